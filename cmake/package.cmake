@@ -1,0 +1,1 @@
+# `cmake --install` gives a package: find_package(nibble) defines nibble::nibble.

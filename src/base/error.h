@@ -1,0 +1,57 @@
+// The one error family of the library. Everything that can go wrong because of input, files or the machine is thrown as
+// nibble::Error with a text that names the file, the tensor or field, and the reason. The library never prints or aborts.
+#pragma once
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+namespace nibble {
+
+/// What kind of trouble; the command line maps it to its exit code.
+enum class ErrorKind {
+  bad_input,  ///< a file, flag or request is wrong: exit code 2
+  runtime,    ///< the machine failed us (disk full, out of memory, ...): exit code 1
+  internal,   ///< a bug in nibble: exit code 1
+};
+
+class Error : public std::runtime_error {
+ public:
+  Error(ErrorKind kind, const std::string& what) : std::runtime_error(what), kind_(kind) {}
+  ErrorKind kind() const { return kind_; }
+  /// 2 for bad input, 1 for the rest.
+  int exit_code() const { return kind_ == ErrorKind::bad_input ? 2 : 1; }
+
+ private:
+  ErrorKind kind_;
+};
+
+/// All arguments written one after the other, as `<<` writes them.
+template <class... Args>
+std::string cat(const Args&... args) {
+  std::ostringstream out;
+  (out << ... << args);
+  return out.str();
+}
+
+/// `throw bad_input(file, ": tensor ", name, ": ", reason);`
+template <class... Args>
+Error bad_input(const Args&... args) {
+  return {ErrorKind::bad_input, cat(args...)};
+}
+
+/// `throw runtime_failure("cannot write ", file, ": ", errno_text());`
+template <class... Args>
+Error runtime_failure(const Args&... args) {
+  return {ErrorKind::runtime, cat(args...)};
+}
+
+/// The text of the current errno, for example "No space left on device".
+std::string errno_text();
+
+/// A text from outside made fit for one line of a message: control bytes and invalid UTF-8 escaped as \xNN, cut at `limit` bytes.
+std::string printable(std::string_view text, std::size_t limit = 200);
+
+/// Always-on check of what only a bug in nibble could break; throws ErrorKind::internal.
+void check(bool holds, const char* what);
+
+}  // namespace nibble

@@ -1,0 +1,64 @@
+// A checkpoint: the tensors of a model folder (or single file) as views over memory mappings, and its JSON files.
+// All headers are validated when it is opened; after that every view is safe to read.
+#pragma once
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "tensor/view.h"
+
+namespace nibble {
+
+struct TensorEntry {
+  std::string name;
+  View view;
+  std::filesystem::path file;  ///< the file it lies in, for messages
+};
+
+class Checkpoint {
+ public:
+  /// Opens what `model` names: a folder with model.safetensors, an index and shards, or pytorch_model.bin; a single file of those
+  /// kinds; or `org/name[@revision]` in the Hugging Face cache (see resolve_model). Throws Error(bad_input) naming file and tensor.
+  static std::shared_ptr<const Checkpoint> open(const std::string& model);
+
+  /// The model's folder: that of the file when a single file was named.
+  const std::filesystem::path& folder() const { return folder_; }
+
+  /// All tensors, ordered by name.
+  std::span<const TensorEntry> tensors() const { return tensors_; }
+
+  /// nullptr when there is none of this name.
+  const TensorEntry* find(std::string_view name) const;
+
+  /// The view of `name`; throws Error(bad_input, "<folder>: tensor <name> is missing").
+  const View& at(std::string_view name) const;
+
+  /// config.json, or a null Json when the folder has none.
+  const Json& config() const { return config_; }
+
+  /// String metadata of the first safetensors file ("format": "pt").
+  const Json& metadata() const { return metadata_; }
+
+  /// Keeps all mappings alive; share it as QTensor::owner.
+  std::shared_ptr<const void> owner() const { return owner_; }
+
+ private:
+  friend class CheckpointReader;
+  std::filesystem::path folder_;
+  std::vector<TensorEntry> tensors_;
+  Json config_;
+  Json metadata_;
+  std::shared_ptr<const void> owner_;
+};
+
+/// The folder or file that `model` names: an existing path; else `org/name[@revision]` (or `name`) under the Hugging Face cache
+/// ($HF_HUB_CACHE, $HF_HOME/hub, ~/.cache/huggingface/hub). `environment` looks variables up (getenv in the command line).
+/// Throws Error(bad_input) naming every place that was searched.
+std::filesystem::path resolve_model(const std::string& model);
+
+}  // namespace nibble

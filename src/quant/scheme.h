@@ -1,0 +1,83 @@
+// Schemes: what a quantized checkpoint's files mean. A scheme recognises a checkpoint, and turns the tensors of one linear module
+// into a QTensor and back. Each is a folder here and one line in schemes.def; a missing ability is a null pointer.
+#pragma once
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "layout/layout.h"
+
+namespace nibble {
+
+/// Static activation quantization of one linear module (Quanto): its input, and its output if asked, are rounded to
+/// scale * qtype value.
+struct ActivationQuant {
+  DType qtype = DType::i8;  ///< i8, f8_e4m3fn, f8_e5m2
+  float input_scale = 1;
+  float output_scale = 1;
+  bool quantize_output = false;
+};
+
+/// A linear module as read from a checkpoint.
+struct LinearWeights {
+  QTensor weight;                       ///< [out_features, in_features]
+  std::optional<View> bias;             ///< [out_features]
+  std::optional<ActivationQuant> activation;
+};
+
+/// An opened checkpoint as one scheme understands it. Parsed and range-checked once.
+class SchemeReader {
+ public:
+  virtual ~SchemeReader() = default;
+  /// Whether this module's weight is stored by the scheme (else it is a plain tensor `module`.weight).
+  virtual bool has(std::string_view module) const = 0;
+  /// Throws Error(bad_input) naming file, tensor and reason.
+  virtual LinearWeights load(const std::string& module, Exec& exec) const = 0;
+  /// All quantized modules, in name order.
+  virtual std::vector<std::string> modules() const = 0;
+  /// One line for `inspect`: for example "int4, group_size 128, shift".
+  virtual std::string describe(std::string_view module) const = 0;
+};
+
+struct Scheme {
+  std::string_view name;
+  std::string_view summary;
+  /// Whether the checkpoint is this scheme's (from its JSON files and tensor names).
+  bool (*claims)(const Checkpoint&) = nullptr;
+  std::unique_ptr<SchemeReader> (*open)(std::shared_ptr<const Checkpoint>) = nullptr;
+};
+
+std::span<const Scheme* const> all_schemes();
+
+/// The weights of a model, whatever scheme wrote them: what model builders read from.
+class WeightStore {
+ public:
+  /// Chooses the scheme that claims the checkpoint (none: plain floats).
+  explicit WeightStore(std::shared_ptr<const Checkpoint> checkpoint);
+  ~WeightStore();
+
+  /// The linear of `module` ("model.layers.0.self_attn.q_proj"): through the scheme, or dense from `module`.weight [n, k].
+  LinearWeights linear(const std::string& module, Exec& exec) const;
+  /// Whether `module` has a weight, plain or quantized.
+  bool has_linear(const std::string& module) const;
+  /// A plain tensor; nullptr / Error when missing.
+  const View* find(std::string_view tensor) const;
+  const View& at(std::string_view tensor) const;
+
+  const Checkpoint& checkpoint() const { return *checkpoint_; }
+  std::shared_ptr<const void> owner() const { return checkpoint_->owner(); }
+  /// nullptr for plain floats.
+  const Scheme* scheme() const { return scheme_; }
+  const SchemeReader* reader() const { return reader_.get(); }
+
+ private:
+  std::shared_ptr<const Checkpoint> checkpoint_;
+  const Scheme* scheme_ = nullptr;
+  std::unique_ptr<SchemeReader> reader_;
+};
+
+}  // namespace nibble

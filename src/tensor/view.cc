@@ -1,0 +1,66 @@
+#include "tensor/view.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+namespace nibble {
+
+std::int64_t count_of(const Shape& shape, std::size_t element_bytes) {
+  constexpr std::int64_t limit = std::int64_t{1} << 62;
+  const std::int64_t most = limit / static_cast<std::int64_t>(element_bytes);
+  std::int64_t count = 1;
+  for (const std::int64_t dim : shape) {
+    if (dim < 0) throw bad_input("shape ", to_string(shape), ": negative dimension");
+    if (dim != 0 && count > most / dim) throw bad_input("shape ", to_string(shape), ": too many elements");
+    count *= dim;
+  }
+  return count;
+}
+
+std::string to_string(const Shape& shape) {
+  std::string out = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) out += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  return out + "]";
+}
+
+View View::rows(std::int64_t begin, std::int64_t end) const {
+  check(!shape_.empty() && begin >= 0 && begin <= end && end <= shape_[0], "View::rows: range");
+  Shape shape = shape_;
+  shape[0] = end - begin;
+  const std::int64_t row = shape_[0] == 0 ? 0 : count_ / shape_[0];
+  return {data_ + begin * row * static_cast<std::int64_t>(size_of(dtype_)), std::move(shape), dtype_};
+}
+
+View View::reshaped(Shape shape) const {
+  View result(data_, std::move(shape), dtype_);
+  check(result.count_ == count_, "View::reshaped: element count");
+  return result;
+}
+
+View View::cast(DType dtype) const {
+  check(size_of(dtype) == size_of(dtype_), "View::cast: element size");
+  return {data_, shape_, dtype};
+}
+
+std::vector<float> View::to_f32() const {
+  std::vector<float> out(static_cast<std::size_t>(count_));
+  convert_to_f32(dtype_, data_, out.data(), count_);
+  return out;
+}
+
+Tensor::Tensor(Shape shape, DType dtype) {
+  const std::int64_t count = count_of(shape, size_of(dtype));
+  const std::size_t bytes = (static_cast<std::size_t>(count) * size_of(dtype) + 63) / 64 * 64;
+  auto* memory = static_cast<std::byte*>(std::aligned_alloc(64, bytes == 0 ? 64 : bytes));
+  if (memory == nullptr) throw std::bad_alloc();
+  data_ = std::shared_ptr<std::byte[]>(memory, [](std::byte* p) { std::free(p); });
+  std::memset(memory, 0, bytes);
+  view_ = View(memory, std::move(shape), dtype);
+}
+
+Tensor::Tensor(const View& view) : Tensor(view.shape(), view.dtype()) {
+  if (view.size_bytes() > 0) std::memcpy(data_.get(), view.data(), view.size_bytes());
+}
+
+}  // namespace nibble
