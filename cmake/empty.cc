@@ -2,4 +2,4 @@
 namespace nibble::detail {
 extern const int empty_layer;
 const int empty_layer = 0;
-}
+}  // namespace nibble::detail

@@ -8,10 +8,21 @@
 namespace nibble {
 
 enum class DType : std::uint8_t {
-  f64, f32, f16, bf16,
-  f8_e4m3fn, f8_e5m2, f8_e4m3fnuz,
-  i64, i32, i16, i8,
-  u64, u32, u16, u8,
+  f64,
+  f32,
+  f16,
+  bf16,
+  f8_e4m3fn,
+  f8_e5m2,
+  f8_e4m3fnuz,
+  i64,
+  i32,
+  i16,
+  i8,
+  u64,
+  u32,
+  u16,
+  u8,
   boolean,
 };
 
@@ -33,8 +44,8 @@ std::optional<DType> dtype_from_name(std::string_view name);
 
 bool is_float(DType dtype);
 
-/// f32 -> storage bits, rounding to nearest even. NaN stays NaN, infinities and overflow become infinity where the format has
-/// one; the formats without infinity (e4m3fn, e4m3fnuz) turn them into NaN, as PyTorch's cast does.
+/// f32 -> storage bits, rounding to nearest even. NaN stays NaN, infinities and overflow become infinity where the
+/// format has one; the formats without infinity (e4m3fn, e4m3fnuz) turn them into NaN, as PyTorch's cast does.
 std::uint16_t f32_to_bf16(float value);
 std::uint16_t f32_to_f16(float value);
 std::uint8_t f32_to_f8_e4m3fn(float value);

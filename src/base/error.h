@@ -1,5 +1,6 @@
 // The one error family of the library. Everything that can go wrong because of input, files or the machine is thrown as
-// nibble::Error with a text that names the file, the tensor or field, and the reason. The library never prints or aborts.
+// nibble::Error with a text that names the file, the tensor or field, and the reason. The library never prints or
+// aborts.
 #pragma once
 #include <sstream>
 #include <stdexcept>
@@ -48,7 +49,8 @@ Error runtime_failure(const Args&... args) {
 /// The text of the current errno, for example "No space left on device".
 std::string errno_text();
 
-/// A text from outside made fit for one line of a message: control bytes and invalid UTF-8 escaped as \xNN, cut at `limit` bytes.
+/// A text from outside made fit for one line of a message: control bytes and invalid UTF-8 escaped as \xNN, cut at
+/// `limit` bytes.
 std::string printable(std::string_view text, std::size_t limit = 200);
 
 /// Always-on check of what only a bug in nibble could break; throws ErrorKind::internal.

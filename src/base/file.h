@@ -32,8 +32,8 @@ class MappedFile {
 /// The whole regular file as bytes; Error(bad_input) when it is missing, not regular or larger than `max_bytes`.
 std::string read_file(const std::filesystem::path& file, std::int64_t max_bytes = std::int64_t{1} << 34);
 
-/// Writes `content` to `file`.partial, syncs it to the disk and renames it: readers see the old file or the whole new one.
-/// Throws Error(runtime) with the reason, after removing the partial file.
+/// Writes `content` to `file`.partial, syncs it to the disk and renames it: readers see the old file or the whole new
+/// one. Throws Error(runtime) with the reason, after removing the partial file.
 void write_file_atomically(const std::filesystem::path& file, std::string_view content);
 
 /// Syncs a folder, so that renames in it survive a power cut. Best effort on file systems without it.

@@ -30,18 +30,25 @@ Json convert_object(simdjson::dom::object object, std::string_view where) {
 Json convert(simdjson::dom::element element, std::string_view where) {
   using Type = simdjson::dom::element_type;
   switch (element.type()) {
-    case Type::OBJECT: return convert_object(element, where);
+    case Type::OBJECT:
+      return convert_object(element, where);
     case Type::ARRAY: {
       Json::Array items;
       for (const simdjson::dom::element item : simdjson::dom::array(element)) items.push_back(convert(item, where));
       return items;
     }
-    case Type::STRING: return std::string_view(element);
-    case Type::INT64: return std::int64_t(element);
-    case Type::UINT64: return static_cast<double>(std::uint64_t(element));
-    case Type::DOUBLE: return double(element);
-    case Type::BOOL: return bool(element);
-    case Type::NULL_VALUE: return {};
+    case Type::STRING:
+      return std::string_view(element);
+    case Type::INT64:
+      return std::int64_t(element);
+    case Type::UINT64:
+      return static_cast<double>(std::uint64_t(element));
+    case Type::DOUBLE:
+      return double(element);
+    case Type::BOOL:
+      return bool(element);
+    case Type::NULL_VALUE:
+      return {};
   }
   return {};
 }
@@ -88,7 +95,8 @@ void write_double(std::string& out, double value) {
   if (std::isinf(value)) throw Error(ErrorKind::internal, "an infinity cannot be written as JSON");
   char buffer[64];
   const double size = std::abs(value);
-  const auto format = value != 0 && (size < 1e-4 || size >= 1e16) ? std::chars_format::scientific : std::chars_format::fixed;
+  const auto format =
+      value != 0 && (size < 1e-4 || size >= 1e16) ? std::chars_format::scientific : std::chars_format::fixed;
   const auto end = std::to_chars(buffer, buffer + sizeof buffer, value, format).ptr;
   const std::string_view text(buffer, static_cast<std::size_t>(end - buffer));
   out += text;

@@ -1,5 +1,6 @@
 // A JSON value that keeps the order of object members: what config.json needs so that fields survive a load and save.
-// Parsing is simdjson's (strict RFC 8259, depth limited); a duplicate key is an error, since two readers may see two values.
+// Parsing is simdjson's (strict RFC 8259, depth limited); a duplicate key is an error, since two readers may see two
+// values.
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -29,8 +30,8 @@ class Json {
   Json(Array value) : value_(std::move(value)) {}
   Json(Object value) : value_(std::move(value)) {}
 
-  /// Parses `text`; `where` (a file name) begins every message. Throws Error(bad_input) on anything but one JSON document
-  /// in valid UTF-8 with unique keys. Integers beyond 64 bits become doubles.
+  /// Parses `text`; `where` (a file name) begins every message. Throws Error(bad_input) on anything but one JSON
+  /// document in valid UTF-8 with unique keys. Integers beyond 64 bits become doubles.
   static Json parse(std::string_view text, std::string_view where);
   /// The same for a file of at most `max_bytes`.
   static Json read(const std::filesystem::path& file, std::int64_t max_bytes = std::int64_t{1} << 30);
@@ -57,13 +58,14 @@ class Json {
   const Json* find(std::string_view key) const;
   /// Like find, but a member that is null counts as absent: how Python's config.get(key) or default reads.
   const Json* get(std::string_view key) const;
-  /// Sets a member, keeping its place when it exists and appending when not. This must be an object (or null, which becomes one).
+  /// Sets a member, keeping its place when it exists and appending when not. This must be an object (or null, which
+  /// becomes one).
   void set(std::string_view key, Json value);
   /// Removes a member; true when it was there.
   bool erase(std::string_view key);
 
-  /// Text: `indent` spaces per level, or one line when 0 (", " and ": " separators as Python's json.dumps). ASCII only when
-  /// `ascii` (Python's ensure_ascii). Doubles are written with the fewest digits that read back the same.
+  /// Text: `indent` spaces per level, or one line when 0 (", " and ": " separators as Python's json.dumps). ASCII only
+  /// when `ascii` (Python's ensure_ascii). Doubles are written with the fewest digits that read back the same.
   std::string dump(int indent = 0, bool ascii = false) const;
 
   bool operator==(const Json&) const = default;

@@ -1,4 +1,5 @@
-// How long work tells its caller how far it is. The library only calls back; the command line draws (src/cli/progress_bar.h).
+// How long work tells its caller how far it is. The library only calls back; the command line draws
+// (src/cli/progress_bar.h).
 #pragma once
 #include <cstdint>
 #include <functional>

@@ -1,5 +1,5 @@
-// A small reproducible random generator (SplitMix64 seeding xoshiro256**, Blackman & Vigna 2018): the same numbers on every machine,
-// unlike the distributions of the standard library.
+// A small reproducible random generator (SplitMix64 seeding xoshiro256**, Blackman & Vigna 2018): the same numbers on
+// every machine, unlike the distributions of the standard library.
 #pragma once
 #include <array>
 #include <cmath>

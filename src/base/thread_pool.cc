@@ -11,7 +11,8 @@
 namespace nibble {
 namespace {
 
-/// How long a waiter spins before it sleeps in the kernel: about the cost of a sleep and a wake-up (a few microseconds).
+/// How long a waiter spins before it sleeps in the kernel: about the cost of a sleep and a wake-up (a few
+/// microseconds).
 constexpr int kSpins = 4000;
 
 void pause_cpu() {

@@ -1,5 +1,5 @@
-// A fixed set of threads for data-parallel loops. Work is split statically and no reduction is ever split, so a loop whose
-// iterations are independent gives the same bits for any number of threads.
+// A fixed set of threads for data-parallel loops. Work is split statically and no reduction is ever split, so a loop
+// whose iterations are independent gives the same bits for any number of threads.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -17,14 +17,18 @@ class ThreadPool {
 
   int size() const;
 
-  /// Calls f(begin, end, worker) so that [0, n) is covered once: each worker (0 <= worker < size()) gets at most one contiguous
-  /// range, whose borders are multiples of `grain`. Returns when all are done. `f` must not throw; not reentrant.
+  /// Calls f(begin, end, worker) so that [0, n) is covered once: each worker (0 <= worker < size()) gets at most one
+  /// contiguous range, whose borders are multiples of `grain`. Returns when all are done. `f` must not throw; not
+  /// reentrant.
   template <class F>
   void run(std::int64_t n, std::int64_t grain, F&& f) {
     using Body = std::remove_reference_t<F>;
-    run_raw(n, grain, [](void* body, std::int64_t begin, std::int64_t end, int worker) {
-      (*static_cast<Body*>(body))(begin, end, worker);
-    }, const_cast<void*>(static_cast<const void*>(&f)));
+    run_raw(
+        n, grain,
+        [](void* body, std::int64_t begin, std::int64_t end, int worker) {
+          (*static_cast<Body*>(body))(begin, end, worker);
+        },
+        const_cast<void*>(static_cast<const void*>(&f)));
   }
 
  private:

@@ -22,8 +22,9 @@ struct TensorEntry {
 
 class Checkpoint {
  public:
-  /// Opens what `model` names: a folder with model.safetensors, an index and shards, or pytorch_model.bin; a single file of those
-  /// kinds; or `org/name[@revision]` in the Hugging Face cache (see resolve_model). Throws Error(bad_input) naming file and tensor.
+  /// Opens what `model` names: a folder with model.safetensors, an index and shards, or pytorch_model.bin; a single
+  /// file of those kinds; or `org/name[@revision]` in the Hugging Face cache (see resolve_model). Throws
+  /// Error(bad_input) naming file and tensor.
   static std::shared_ptr<const Checkpoint> open(const std::string& model);
 
   /// The model's folder: that of the file when a single file was named.
@@ -56,9 +57,10 @@ class Checkpoint {
   std::shared_ptr<const void> owner_;
 };
 
-/// The folder or file that `model` names: an existing path; else `org/name[@revision]` (or `name`) under the Hugging Face cache
-/// ($HF_HUB_CACHE, $HF_HOME/hub, ~/.cache/huggingface/hub). `environment` looks variables up (getenv in the command line).
-/// Throws Error(bad_input) naming every place that was searched.
+/// The folder or file that `model` names: an existing path; else `org/name[@revision]` (or `name`) under the Hugging
+/// Face cache
+/// ($HF_HUB_CACHE, $HF_HOME/hub, ~/.cache/huggingface/hub). `environment` looks variables up (getenv in the command
+/// line). Throws Error(bad_input) naming every place that was searched.
 std::filesystem::path resolve_model(const std::string& model);
 
 }  // namespace nibble

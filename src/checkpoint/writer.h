@@ -1,6 +1,6 @@
-// Writes a model folder as safetensors: the shards are planned before the first byte, tensors are streamed in plan order, and
-// the result appears whole or not at all: each file is written as *.partial, synced and renamed, the index (or the single
-// model.safetensors) last.
+// Writes a model folder as safetensors: the shards are planned before the first byte, tensors are streamed in plan
+// order, and the result appears whole or not at all: each file is written as *.partial, synced and renamed, the index
+// (or the single model.safetensors) last.
 #pragma once
 #include <filesystem>
 #include <memory>
@@ -26,7 +26,8 @@ struct WriterOptions {
 
 class CheckpointWriter {
  public:
-  /// Plans the shards and checks that the folder can be made and that the disk has room; Error(runtime) with both numbers if not.
+  /// Plans the shards and checks that the folder can be made and that the disk has room; Error(runtime) with both
+  /// numbers if not.
   CheckpointWriter(std::filesystem::path folder, std::vector<TensorPlan> plan, WriterOptions options = {});
   /// Without commit(): removes every partial file.
   ~CheckpointWriter();

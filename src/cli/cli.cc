@@ -2,12 +2,12 @@
 
 #include <CLI/CLI.hpp>
 
+#include <unistd.h>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <iostream>
 #include <new>
-#include <unistd.h>
 
 #include "base/error.h"
 #include "cli/commands.h"

@@ -1,5 +1,6 @@
-// Devices: where arithmetic runs. `ref` is scalar, accumulates in double and is the oracle of every test; `cpu` is fast.
-// A device is a table of operators; an entry that is null falls back to `ref`. Kernels of weight layouts live with the layout.
+// Devices: where arithmetic runs. `ref` is scalar, accumulates in double and is the oracle of every test; `cpu` is
+// fast. A device is a table of operators; an entry that is null falls back to `ref`. Kernels of weight layouts live
+// with the layout.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -19,7 +20,8 @@ inline constexpr std::size_t kTargets = 2;
 struct Exec;
 
 /// One sequence's part of an attention call: its `q_rows` new positions, the last of which is position `kv_rows` - 1.
-/// Keys and values lie in pages of `page_rows` positions; page p of them starts at k_pages[p] (layout [page_rows, kv_heads, head_dim]).
+/// Keys and values lie in pages of `page_rows` positions; page p of them starts at k_pages[p] (layout [page_rows,
+/// kv_heads, head_dim]).
 struct AttentionSeq {
   const float* q = nullptr;  ///< [q_rows, heads, head_dim]
   float* out = nullptr;      ///< [q_rows, heads, head_dim]
@@ -36,10 +38,12 @@ struct AttentionArgs {
   std::int64_t sliding_window = 0;  ///< a position sees itself and the window - 1 before it; 0: everything before it
   float softcap = 0;                ///< cap * tanh(score / cap); 0: none
   bool causal = true;               ///< false: every position sees all kv_rows positions (encoders)
-  const float* alibi_slopes = nullptr;  ///< [heads] or null: slope * (key position - query position) is added to the score
+  const float* alibi_slopes =
+      nullptr;  ///< [heads] or null: slope * (key position - query position) is added to the score
 };
 
-/// Cosine and sine of rotary embedding for consecutive positions: [rows, head_dim / 2] each (scaled, where the variant scales).
+/// Cosine and sine of rotary embedding for consecutive positions: [rows, head_dim / 2] each (scaled, where the variant
+/// scales).
 struct RopeTable {
   const float* cos = nullptr;
   const float* sin = nullptr;
@@ -51,12 +55,14 @@ enum class Activation : std::uint8_t { silu, gelu, gelu_tanh, gelu_quick, relu, 
 /// All matrices are row major f32 in memory; `rows` are independent, so threads split by rows (or heads) only.
 struct Ops {
   /// y = x / sqrt(mean(x^2) + eps) * weight (f32 [cols]); y may be x.
-  void (*rms_norm)(const float* x, const float* weight, float eps, std::int64_t rows, std::int64_t cols, float* y, Exec&) = nullptr;
+  void (*rms_norm)(const float* x, const float* weight, float eps, std::int64_t rows, std::int64_t cols, float* y,
+                   Exec&) = nullptr;
   /// y = (x - mean) / sqrt(var + eps) * weight + bias; weight and bias may be null; y may be x.
-  void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, std::int64_t rows, std::int64_t cols, float* y,
-                     Exec&) = nullptr;
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, std::int64_t rows,
+                     std::int64_t cols, float* y, Exec&) = nullptr;
   /// Rotates x [rows, heads, head_dim] in place by the table's row of each row.
-  void (*rope)(float* x, const RopeTable& table, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, Exec&) = nullptr;
+  void (*rope)(float* x, const RopeTable& table, std::int64_t rows, std::int64_t heads, std::int64_t head_dim,
+               Exec&) = nullptr;
   /// Softmax attention of several sequences.
   void (*attention)(std::span<const AttentionSeq> seqs, const AttentionArgs& args, Exec&) = nullptr;
   /// y = act(gate) * up, elementwise over `count` values; y may be gate.

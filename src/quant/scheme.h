@@ -1,5 +1,6 @@
-// Schemes: what a quantized checkpoint's files mean. A scheme recognises a checkpoint, and turns the tensors of one linear module
-// into a QTensor and back. Each is a folder here and one line in schemes.def; a missing ability is a null pointer.
+// Schemes: what a quantized checkpoint's files mean. A scheme recognises a checkpoint, and turns the tensors of one
+// linear module into a QTensor and back. Each is a folder here and one line in schemes.def; a missing ability is a null
+// pointer.
 #pragma once
 #include <memory>
 #include <optional>
@@ -24,8 +25,8 @@ struct ActivationQuant {
 
 /// A linear module as read from a checkpoint.
 struct LinearWeights {
-  QTensor weight;                       ///< [out_features, in_features]
-  std::optional<View> bias;             ///< [out_features]
+  QTensor weight;            ///< [out_features, in_features]
+  std::optional<View> bias;  ///< [out_features]
   std::optional<ActivationQuant> activation;
 };
 
@@ -60,7 +61,8 @@ class WeightStore {
   explicit WeightStore(std::shared_ptr<const Checkpoint> checkpoint);
   ~WeightStore();
 
-  /// The linear of `module` ("model.layers.0.self_attn.q_proj"): through the scheme, or dense from `module`.weight [n, k].
+  /// The linear of `module` ("model.layers.0.self_attn.q_proj"): through the scheme, or dense from `module`.weight [n,
+  /// k].
   LinearWeights linear(const std::string& module, Exec& exec) const;
   /// Whether `module` has a weight, plain or quantized.
   bool has_linear(const std::string& module) const;

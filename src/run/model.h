@@ -14,35 +14,36 @@
 namespace nibble {
 
 struct ModelOptions {
-  DType kv_dtype = DType::f32;      ///< f32, f16 or bf16 elements in the KV cache
-  std::int64_t prefill_chunk = 512; ///< most positions computed at once
-  std::int64_t max_context = 0;     ///< positions to reserve for; 0: the model's own max_position_embeddings
+  DType kv_dtype = DType::f32;       ///< f32, f16 or bf16 elements in the KV cache
+  std::int64_t prefill_chunk = 512;  ///< most positions computed at once
+  std::int64_t max_context = 0;      ///< positions to reserve for; 0: the model's own max_position_embeddings
 };
 
 /// What people ask of a model besides its logits.
 struct ModelInfo {
-  std::string architecture;          ///< "LlamaForCausalLM"
+  std::string architecture;  ///< "LlamaForCausalLM"
   std::int64_t vocab_size = 0;
   std::int64_t hidden_size = 0;
   std::int64_t num_layers = 0;
-  std::int64_t context_length = 0;   ///< 0: no limit known
-  std::int64_t parameters = 0;       ///< elements of all weights
-  std::int64_t weight_bytes = 0;     ///< bytes of all weights as they lie in memory, shared ones once
+  std::int64_t context_length = 0;  ///< 0: no limit known
+  std::int64_t parameters = 0;      ///< elements of all weights
+  std::int64_t weight_bytes = 0;    ///< bytes of all weights as they lie in memory, shared ones once
 };
 
 class KvCache;
 
 /// One sequence's new tokens in a batch.
 struct BatchItem {
-  std::int64_t sequence = 0;               ///< from Model::open_sequence
-  std::span<const std::int32_t> ids;       ///< new tokens, appended to the sequence
-  bool all_logits = false;                 ///< logits of every new position, or only of the last
+  std::int64_t sequence = 0;          ///< from Model::open_sequence
+  std::span<const std::int32_t> ids;  ///< new tokens, appended to the sequence
+  bool all_logits = false;            ///< logits of every new position, or only of the last
 };
 
 class Model {
  public:
   /// Builds the model of a checkpoint from its config. Throws Error(bad_input) naming file, field or tensor.
-  static std::unique_ptr<Model> load(std::shared_ptr<const Checkpoint> checkpoint, const ModelOptions& options, Exec& exec);
+  static std::unique_ptr<Model> load(std::shared_ptr<const Checkpoint> checkpoint, const ModelOptions& options,
+                                     Exec& exec);
   virtual ~Model() = default;
   virtual const ModelInfo& info() const = 0;
 
@@ -51,9 +52,9 @@ class Model {
   virtual void close_sequence(std::int64_t sequence) = 0;
   virtual std::int64_t sequence_length(std::int64_t sequence) const = 0;
 
-  /// Appends the items' tokens and computes. `logits` gets f32 rows [vocab_size], item by item in order, position by position
-  /// (one row per item unless all_logits). Error(bad_input) when an id is outside the vocabulary or a sequence would pass the
-  /// context length (both numbers are named).
+  /// Appends the items' tokens and computes. `logits` gets f32 rows [vocab_size], item by item in order, position by
+  /// position (one row per item unless all_logits). Error(bad_input) when an id is outside the vocabulary or a sequence
+  /// would pass the context length (both numbers are named).
   virtual void forward(std::span<const BatchItem> items, std::vector<float>& logits, Exec& exec) = 0;
 };
 

@@ -1,5 +1,6 @@
 // A View is a small value that names typed elements in memory owned by somebody else (a file mapping, a Tensor).
-// Contiguous, row major, any alignment: what files hold. Sizes are checked where a View is made; after that they are trusted.
+// Contiguous, row major, any alignment: what files hold. Sizes are checked where a View is made; after that they are
+// trusted.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -17,7 +18,8 @@ namespace nibble {
 /// Dimensions, outermost first; empty for a scalar.
 using Shape = std::vector<std::int64_t>;
 
-/// Product of the dimensions; throws Error(bad_input) when one is negative or the product times `element_bytes` exceeds 2^62.
+/// Product of the dimensions; throws Error(bad_input) when one is negative or the product times `element_bytes` exceeds
+/// 2^62.
 std::int64_t count_of(const Shape& shape, std::size_t element_bytes = 1);
 
 /// "[32, 128]".
@@ -25,19 +27,40 @@ std::string to_string(const Shape& shape);
 
 template <class T>
 struct DTypeOf;
-template <> struct DTypeOf<float> { static constexpr DType value = DType::f32; };
-template <> struct DTypeOf<double> { static constexpr DType value = DType::f64; };
-template <> struct DTypeOf<std::int8_t> { static constexpr DType value = DType::i8; };
-template <> struct DTypeOf<std::uint8_t> { static constexpr DType value = DType::u8; };
-template <> struct DTypeOf<std::int32_t> { static constexpr DType value = DType::i32; };
-template <> struct DTypeOf<std::int64_t> { static constexpr DType value = DType::i64; };
+template <>
+struct DTypeOf<float> {
+  static constexpr DType value = DType::f32;
+};
+template <>
+struct DTypeOf<double> {
+  static constexpr DType value = DType::f64;
+};
+template <>
+struct DTypeOf<std::int8_t> {
+  static constexpr DType value = DType::i8;
+};
+template <>
+struct DTypeOf<std::uint8_t> {
+  static constexpr DType value = DType::u8;
+};
+template <>
+struct DTypeOf<std::int32_t> {
+  static constexpr DType value = DType::i32;
+};
+template <>
+struct DTypeOf<std::int64_t> {
+  static constexpr DType value = DType::i64;
+};
 
 class View {
  public:
   View() = default;
   /// `data` must hold count_of(shape) elements of `dtype`.
   View(const void* data, Shape shape, DType dtype)
-      : data_(static_cast<const std::byte*>(data)), shape_(std::move(shape)), count_(count_of(shape_, size_of(dtype))), dtype_(dtype) {}
+      : data_(static_cast<const std::byte*>(data)),
+        shape_(std::move(shape)),
+        count_(count_of(shape_, size_of(dtype))),
+        dtype_(dtype) {}
 
   const std::byte* data() const { return data_; }
   const Shape& shape() const { return shape_; }

@@ -18,8 +18,8 @@ struct EncodeOptions {
 
 class Tokenizer {
  public:
-  /// From a model folder (tokenizer.json, tokenizer_config.json, special_tokens_map.json, tokenizer.model) or one of those files.
-  /// Throws Error(bad_input) naming file and reason.
+  /// From a model folder (tokenizer.json, tokenizer_config.json, special_tokens_map.json, tokenizer.model) or one of
+  /// those files. Throws Error(bad_input) naming file and reason.
   static std::shared_ptr<const Tokenizer> open(const std::filesystem::path& folder_or_file);
   virtual ~Tokenizer() = default;
 

@@ -53,6 +53,6 @@ double relative_error(std::span<const float> a, std::span<const float> b);
 
 }  // namespace nibble::test
 
-#define NIBBLE_NEED_SHARED(variable, relative)                                                    \
-  const std::filesystem::path variable = ::nibble::test::shared(relative);                        \
+#define NIBBLE_NEED_SHARED(variable, relative)                             \
+  const std::filesystem::path variable = ::nibble::test::shared(relative); \
   if (variable.empty()) GTEST_SKIP() << "needs ../shared/" << (relative) << ", which is not here"

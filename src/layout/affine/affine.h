@@ -1,10 +1,11 @@
-// affine: integer codes of 1 to 8 bits with a scale, and a shift or a zero point, per group of consecutive inputs of a row.
+// affine: integer codes of 1 to 8 bits with a scale, and a shift or a zero point, per group of consecutive inputs of a
+// row.
 //
 //   Offset::shift       value = round(round(scale * q) - shift)        Quanto int4 / int2, HQQ-like
 //   Offset::zero_point  value = round(scale * (q - zero))              GPTQ, AWQ, Quanto with an integer shift
 //
-// where round() is rounding to QTensor::dtype. The last group of a row may be shorter. How codes lie in memory is private to this
-// layout (kernels choose it); pack() and unpack() are the border.
+// where round() is rounding to QTensor::dtype. The last group of a row may be shorter. How codes lie in memory is
+// private to this layout (kernels choose it); pack() and unpack() are the border.
 //
 //   part 0 codes   packed
 //   part 1 scale   [rows, groups]  dtype
@@ -25,10 +26,10 @@ struct Plain {
   std::int64_t rows = 0, cols = 0, group = 0;
   std::int32_t bits = 0;
   Offset offset_kind = Offset::shift;
-  DType dtype = DType::f32;             ///< f32, f16 or bf16: of scale and offset, and of the values
-  std::vector<std::uint8_t> codes;      ///< [rows, cols], each < 2^bits
-  std::vector<float> scale;             ///< [rows, groups], exactly representable in dtype
-  std::vector<float> offset;            ///< [rows, groups], exactly representable in dtype
+  DType dtype = DType::f32;         ///< f32, f16 or bf16: of scale and offset, and of the values
+  std::vector<std::uint8_t> codes;  ///< [rows, cols], each < 2^bits
+  std::vector<float> scale;         ///< [rows, groups], exactly representable in dtype
+  std::vector<float> offset;        ///< [rows, groups], exactly representable in dtype
 };
 
 /// Throws Error(bad_input) when sizes disagree, bits or group are out of range, or a code does not fit.

@@ -8,7 +8,8 @@ namespace nibble::dense {
 
 extern const Layout kLayout;
 
-/// A dense weight over `weight` [rows, cols] (f32, f16, bf16; other float dtypes are refused). `owner` keeps its memory alive.
+/// A dense weight over `weight` [rows, cols] (f32, f16, bf16; other float dtypes are refused). `owner` keeps its memory
+/// alive.
 QTensor make(const View& weight, std::shared_ptr<const void> owner);
 
 }  // namespace nibble::dense

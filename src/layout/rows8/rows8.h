@@ -10,7 +10,8 @@ namespace nibble::rows8 {
 
 extern const Layout kLayout;
 
-/// `scale` has `rows` elements or, when one scale serves all rows, one (it is then spread). Shapes are checked: Error(bad_input).
+/// `scale` has `rows` elements or, when one scale serves all rows, one (it is then spread). Shapes are checked:
+/// Error(bad_input).
 QTensor make(const View& q, const View& scale, DType dtype, std::shared_ptr<const void> owner);
 
 }  // namespace nibble::rows8
