@@ -30,7 +30,7 @@ if [[ $full == yes ]]; then
   tests dev -LE "long|timing"
   step "TSan"
   build tsan
-  tests tsan -L threads
+  tests tsan -R "[Tt]hread|Bench|Quantize"
   step "fuzzers, a few seconds each"
   scripts/fuzz.sh 10
 fi

@@ -192,101 +192,61 @@ float f8_e4m3fnuz_to_f32(std::uint8_t bits) {
 
 float round_to(DType dtype, float value) {
   switch (dtype) {
-    case DType::bf16:
-      return bf16_to_f32(f32_to_bf16(value));
-    case DType::f16:
-      return f16_to_f32(f32_to_f16(value));
-    case DType::f8_e4m3fn:
-      return f8_e4m3fn_to_f32(f32_to_f8_e4m3fn(value));
-    case DType::f8_e5m2:
-      return f8_e5m2_to_f32(f32_to_f8_e5m2(value));
-    case DType::f8_e4m3fnuz:
-      return f8_e4m3fnuz_to_f32(f32_to_f8_e4m3fnuz(value));
-    default:
-      return value;
+    case DType::bf16: return bf16_to_f32(f32_to_bf16(value));
+    case DType::f16: return f16_to_f32(f32_to_f16(value));
+    case DType::f8_e4m3fn: return f8_e4m3fn_to_f32(f32_to_f8_e4m3fn(value));
+    case DType::f8_e5m2: return f8_e5m2_to_f32(f32_to_f8_e5m2(value));
+    case DType::f8_e4m3fnuz: return f8_e4m3fnuz_to_f32(f32_to_f8_e4m3fnuz(value));
+    default: return value;
   }
 }
 
 float load_as_f32(DType dtype, const void* data, std::int64_t index) {
   switch (dtype) {
-    case DType::f64:
-      return static_cast<float>(load<double>(data, index));
-    case DType::f32:
-      return load<float>(data, index);
-    case DType::f16:
-      return f16_to_f32(load<std::uint16_t>(data, index));
-    case DType::bf16:
-      return bf16_to_f32(load<std::uint16_t>(data, index));
-    case DType::f8_e4m3fn:
-      return f8_e4m3fn_to_f32(load<std::uint8_t>(data, index));
-    case DType::f8_e5m2:
-      return f8_e5m2_to_f32(load<std::uint8_t>(data, index));
-    case DType::f8_e4m3fnuz:
-      return f8_e4m3fnuz_to_f32(load<std::uint8_t>(data, index));
-    case DType::i64:
-      return static_cast<float>(load<std::int64_t>(data, index));
-    case DType::i32:
-      return static_cast<float>(load<std::int32_t>(data, index));
-    case DType::i16:
-      return load<std::int16_t>(data, index);
-    case DType::i8:
-      return load<std::int8_t>(data, index);
-    case DType::u64:
-      return static_cast<float>(load<std::uint64_t>(data, index));
-    case DType::u32:
-      return static_cast<float>(load<std::uint32_t>(data, index));
-    case DType::u16:
-      return load<std::uint16_t>(data, index);
-    case DType::u8:
-      return load<std::uint8_t>(data, index);
-    case DType::boolean:
-      return load<std::uint8_t>(data, index) != 0 ? 1.0F : 0.0F;
+    case DType::f64: return static_cast<float>(load<double>(data, index));
+    case DType::f32: return load<float>(data, index);
+    case DType::f16: return f16_to_f32(load<std::uint16_t>(data, index));
+    case DType::bf16: return bf16_to_f32(load<std::uint16_t>(data, index));
+    case DType::f8_e4m3fn: return f8_e4m3fn_to_f32(load<std::uint8_t>(data, index));
+    case DType::f8_e5m2: return f8_e5m2_to_f32(load<std::uint8_t>(data, index));
+    case DType::f8_e4m3fnuz: return f8_e4m3fnuz_to_f32(load<std::uint8_t>(data, index));
+    case DType::i64: return static_cast<float>(load<std::int64_t>(data, index));
+    case DType::i32: return static_cast<float>(load<std::int32_t>(data, index));
+    case DType::i16: return load<std::int16_t>(data, index);
+    case DType::i8: return load<std::int8_t>(data, index);
+    case DType::u64: return static_cast<float>(load<std::uint64_t>(data, index));
+    case DType::u32: return static_cast<float>(load<std::uint32_t>(data, index));
+    case DType::u16: return load<std::uint16_t>(data, index);
+    case DType::u8: return load<std::uint8_t>(data, index);
+    case DType::boolean: return load<std::uint8_t>(data, index) != 0 ? 1.0F : 0.0F;
   }
   return 0;
 }
 
 void store_from_f32(DType dtype, void* data, std::int64_t index, float value) {
   switch (dtype) {
-    case DType::f64:
-      return store(data, index, static_cast<double>(value));
-    case DType::f32:
-      return store(data, index, value);
-    case DType::f16:
-      return store(data, index, f32_to_f16(value));
-    case DType::bf16:
-      return store(data, index, f32_to_bf16(value));
-    case DType::f8_e4m3fn:
-      return store(data, index, f32_to_f8_e4m3fn(value));
-    case DType::f8_e5m2:
-      return store(data, index, f32_to_f8_e5m2(value));
-    case DType::f8_e4m3fnuz:
-      return store(data, index, f32_to_f8_e4m3fnuz(value));
-    case DType::i64:
-      return store(data, index, to_integer<std::int64_t>(value));
-    case DType::i32:
-      return store(data, index, to_integer<std::int32_t>(value));
-    case DType::i16:
-      return store(data, index, to_integer<std::int16_t>(value));
-    case DType::i8:
-      return store(data, index, to_integer<std::int8_t>(value));
-    case DType::u64:
-      return store(data, index, to_integer<std::uint64_t>(value));
-    case DType::u32:
-      return store(data, index, to_integer<std::uint32_t>(value));
-    case DType::u16:
-      return store(data, index, to_integer<std::uint16_t>(value));
-    case DType::u8:
-      return store(data, index, to_integer<std::uint8_t>(value));
-    case DType::boolean:
-      return store(data, index, static_cast<std::uint8_t>(value != 0 ? 1 : 0));
+    case DType::f64: return store(data, index, static_cast<double>(value));
+    case DType::f32: return store(data, index, value);
+    case DType::f16: return store(data, index, f32_to_f16(value));
+    case DType::bf16: return store(data, index, f32_to_bf16(value));
+    case DType::f8_e4m3fn: return store(data, index, f32_to_f8_e4m3fn(value));
+    case DType::f8_e5m2: return store(data, index, f32_to_f8_e5m2(value));
+    case DType::f8_e4m3fnuz: return store(data, index, f32_to_f8_e4m3fnuz(value));
+    case DType::i64: return store(data, index, to_integer<std::int64_t>(value));
+    case DType::i32: return store(data, index, to_integer<std::int32_t>(value));
+    case DType::i16: return store(data, index, to_integer<std::int16_t>(value));
+    case DType::i8: return store(data, index, to_integer<std::int8_t>(value));
+    case DType::u64: return store(data, index, to_integer<std::uint64_t>(value));
+    case DType::u32: return store(data, index, to_integer<std::uint32_t>(value));
+    case DType::u16: return store(data, index, to_integer<std::uint16_t>(value));
+    case DType::u8: return store(data, index, to_integer<std::uint8_t>(value));
+    case DType::boolean: return store(data, index, static_cast<std::uint8_t>(value != 0 ? 1 : 0));
   }
 }
 
 void convert_to_f32(DType from_type, const void* from, float* to, std::int64_t count) {
   switch (from_type) {
-    case DType::f32:
-      std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(float));
-      return;
+    case DType::f32: std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(float)); return;
     case DType::bf16:
       for (std::int64_t i = 0; i < count; ++i) to[i] = bf16_to_f32(load<std::uint16_t>(from, i));
       return;
@@ -300,9 +260,7 @@ void convert_to_f32(DType from_type, const void* from, float* to, std::int64_t c
 
 void convert_from_f32(DType to_type, const float* from, void* to, std::int64_t count) {
   switch (to_type) {
-    case DType::f32:
-      std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(float));
-      return;
+    case DType::f32: std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(float)); return;
     case DType::bf16:
       for (std::int64_t i = 0; i < count; ++i) store(to, i, f32_to_bf16(from[i]));
       return;

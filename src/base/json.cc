@@ -30,25 +30,18 @@ Json convert_object(simdjson::dom::object object, std::string_view where) {
 Json convert(simdjson::dom::element element, std::string_view where) {
   using Type = simdjson::dom::element_type;
   switch (element.type()) {
-    case Type::OBJECT:
-      return convert_object(element, where);
+    case Type::OBJECT: return convert_object(element, where);
     case Type::ARRAY: {
       Json::Array items;
       for (const simdjson::dom::element item : simdjson::dom::array(element)) items.push_back(convert(item, where));
       return items;
     }
-    case Type::STRING:
-      return std::string_view(element);
-    case Type::INT64:
-      return std::int64_t(element);
-    case Type::UINT64:
-      return static_cast<double>(std::uint64_t(element));
-    case Type::DOUBLE:
-      return double(element);
-    case Type::BOOL:
-      return bool(element);
-    case Type::NULL_VALUE:
-      return {};
+    case Type::STRING: return std::string_view(element);
+    case Type::INT64: return std::int64_t(element);
+    case Type::UINT64: return static_cast<double>(std::uint64_t(element));
+    case Type::DOUBLE: return double(element);
+    case Type::BOOL: return bool(element);
+    case Type::NULL_VALUE: return {};
   }
   return {};
 }
