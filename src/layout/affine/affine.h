@@ -10,6 +10,7 @@
 //   part 0 codes   packed
 //   part 1 scale   [rows, groups]  dtype
 //   part 2 offset  [rows, groups]  dtype
+//   part 3 kind    [1]             u8, an Offset
 #pragma once
 #include <vector>
 
@@ -20,6 +21,19 @@ namespace nibble::affine {
 extern const Layout kLayout;
 
 enum class Offset : std::uint8_t { shift, zero_point };
+
+/// What w.part[2] holds.
+Offset offset_kind(const QTensor& w);
+
+/// Groups of a row.
+inline std::int64_t groups_of(std::int64_t cols, std::int64_t group) { return cols == 0 ? 0 : (cols - 1) / group + 1; }
+
+/// The value of a code: the one definition that every kernel reproduces.
+inline float value_of(DType dtype, Offset kind, float scale, float offset, std::uint8_t code) {
+  const float q = code;
+  if (kind == Offset::shift) return round_to(dtype, round_to(dtype, scale * q) - offset);
+  return round_to(dtype, scale * (q - offset));
+}
 
 /// The plain form: what formats are read into and written from. groups = ceil(cols / group).
 struct Plain {

@@ -1,0 +1,148 @@
+// What the layouts promise apart from speed: exact values, exact packing, refusal of wrong parts.
+#include "layout/layout.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "base/rng.h"
+#include "layout/affine/affine.h"
+#include "layout/dense/dense.h"
+#include "layout/rows8/rows8.h"
+
+namespace nibble {
+namespace {
+
+struct Machine {
+  ThreadPool pool{2};
+  Arena arena;
+  Exec exec{.target = Target::ref, .pool = pool, .arena = arena, .compute = DType::f32};
+};
+
+affine::Plain random_plain(std::int64_t rows, std::int64_t cols, std::int64_t group, std::int32_t bits, DType dtype) {
+  Rng rng(static_cast<std::uint64_t>(rows * 131 + cols * 17 + bits));
+  affine::Plain p{.rows = rows, .cols = cols, .group = group, .bits = bits, .dtype = dtype, .codes = {}, .scale = {}, .offset = {}};
+  p.offset_kind = bits % 2 == 0 ? affine::Offset::shift : affine::Offset::zero_point;
+  for (std::int64_t i = 0; i < rows * cols; ++i) p.codes.push_back(static_cast<std::uint8_t>(rng.next() % (1U << bits)));
+  for (std::int64_t i = 0; i < rows * affine::groups_of(cols, group); ++i) {
+    p.scale.push_back(round_to(dtype, 0.01F + 0.001F * static_cast<float>(rng.next() % 97)));
+    p.offset.push_back(round_to(dtype, static_cast<float>(rng.next() % (1U << bits))));
+  }
+  return p;
+}
+
+TEST(Layout, ListHasAllWithCompleteReference) {
+  ASSERT_EQ(all_layouts().size(), 3U);
+  for (const Layout* layout : all_layouts()) {
+    const Kernels* ref = layout->kernels[static_cast<std::size_t>(Target::ref)];
+    ASSERT_NE(ref, nullptr) << layout->name;
+    EXPECT_NE(ref->matmul, nullptr) << layout->name;
+    EXPECT_NE(ref->decode, nullptr) << layout->name;
+  }
+}
+
+TEST(Affine, UnpackInvertsPackForEveryWidthAndTail) {
+  Machine m;
+  for (std::int32_t bits = 1; bits <= 8; ++bits) {
+    for (const std::int64_t cols : {1, 31, 32, 33, 127, 128, 172, 352}) {
+      for (const std::int64_t group : {1, 7, 32, 128, 1000}) {
+        const affine::Plain p = random_plain(3, cols, group, bits, DType::bf16);
+        const QTensor w = affine::pack(p, m.exec);
+        const affine::Plain back = affine::unpack(w, m.exec);
+        ASSERT_EQ(back.codes, p.codes) << bits << " bits, " << cols << " columns";
+        ASSERT_EQ(back.scale, p.scale);
+        ASSERT_EQ(back.offset, p.offset);
+        ASSERT_EQ(back.group, p.group);
+        ASSERT_EQ(back.offset_kind, p.offset_kind);
+      }
+    }
+  }
+}
+
+TEST(Affine, DecodeRoundsInTheStatedOrder) {
+  Machine m;
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+    for (const std::int32_t bits : {3, 4}) {
+      const affine::Plain p = random_plain(2, 172, 32, bits, dtype);
+      const QTensor w = affine::pack(p, m.exec);
+      std::vector<float> values(2 * 172);
+      decode(w, 0, 2, values.data(), m.exec);
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        const std::size_t group = i / 172 * 6 + i % 172 / 32;
+        const auto q = static_cast<float>(p.codes[i]);
+        const float expected = bits == 4 ? round_to(dtype, round_to(dtype, p.scale[group] * q) - p.offset[group])
+                                         : round_to(dtype, p.scale[group] * (q - p.offset[group]));
+        ASSERT_EQ(values[i], expected) << name_of(dtype) << " " << i;
+      }
+    }
+  }
+}
+
+TEST(Affine, RefusesWrongParts) {
+  Machine m;
+  const affine::Plain good = random_plain(2, 40, 32, 4, DType::f32);
+  const auto refused = [&](auto&& spoil) {
+    affine::Plain p = good;
+    spoil(p);
+    EXPECT_THROW(affine::pack(p, m.exec), Error);
+  };
+  refused([](affine::Plain& p) { p.bits = 0; });
+  refused([](affine::Plain& p) { p.bits = 9; });
+  refused([](affine::Plain& p) { p.group = 0; });
+  refused([](affine::Plain& p) { p.rows = -1; });
+  refused([](affine::Plain& p) { p.dtype = DType::i8; });
+  refused([](affine::Plain& p) { p.codes.pop_back(); });
+  refused([](affine::Plain& p) { p.codes[3] = 16; });
+  refused([](affine::Plain& p) { p.scale.push_back(1); });
+  refused([](affine::Plain& p) { p.offset.clear(); });
+}
+
+TEST(Rows8, ValuesAndScaleForAllRows) {
+  Machine m;
+  Tensor q({2, 3}, DType::i8);
+  const std::int8_t codes[] = {-128, 0, 127, 1, 2, 3};
+  std::copy_n(codes, 6, q.as<std::int8_t>().begin());
+  Tensor scale({1}, DType::f32);
+  scale.as<float>()[0] = 0.3F;
+  const QTensor w = rows8::make(q, scale, DType::bf16, q.owner());
+  std::vector<float> values(6);
+  decode(w, 0, 2, values.data(), m.exec);
+  for (std::size_t i = 0; i < 6; ++i) EXPECT_EQ(values[i], round_to(DType::bf16, 0.3F * codes[i]));
+  EXPECT_THROW(rows8::make(q, Tensor({3}, DType::f32), DType::f32, nullptr), Error);
+  EXPECT_THROW(rows8::make(scale, scale, DType::f32, nullptr), Error);
+  EXPECT_THROW(rows8::make(q, scale, DType::i8, nullptr), Error);
+  EXPECT_THROW(rows8::make(q, Tensor({2}, DType::i8), DType::f32, nullptr), Error);
+}
+
+TEST(Dense, RefusesWhatIsNotAFloatMatrix) {
+  EXPECT_THROW(dense::make(Tensor({2, 2}, DType::i8), nullptr), Error);
+  EXPECT_THROW(dense::make(Tensor({4}, DType::f32), nullptr), Error);
+  EXPECT_EQ(dense::make(Tensor({2, 5}, DType::bf16), nullptr).size_bytes(), 20);
+}
+
+TEST(Reference, MatmulIsTheDoubleSumOfRoundedInputs) {
+  Machine m;
+  m.exec.compute = DType::bf16;
+  Rng rng(3);
+  const std::int64_t rows = 5, cols = 37, count = 3;
+  Tensor weight({rows, cols}, DType::f32);
+  for (float& value : weight.as<float>()) value = static_cast<float>(rng.uniform()) - 0.5F;
+  std::vector<float> x(static_cast<std::size_t>(count * 40)), bias(rows, 0.25F), y(static_cast<std::size_t>(count * 6), -1);
+  for (float& value : x) value = static_cast<float>(rng.uniform());
+  const QTensor w = dense::make(weight, weight.owner());
+  matmul(w, {.x = x.data(), .m = count, .ldx = 40, .y = y.data(), .ldy = 6, .bias = bias.data()}, m.exec);
+  for (std::int64_t i = 0; i < count; ++i) {
+    EXPECT_EQ(y[static_cast<std::size_t>(i * 6 + 5)], -1);  // beyond the rows nothing is written
+    for (std::int64_t n = 0; n < rows; ++n) {
+      double sum = 0.25;
+      for (std::int64_t k = 0; k < cols; ++k) {
+        sum += static_cast<double>(round_to(DType::bf16, x[static_cast<std::size_t>(i * 40 + k)])) *
+               round_to(DType::bf16, weight.view().at(n * cols + k));
+      }
+      EXPECT_FLOAT_EQ(y[static_cast<std::size_t>(i * 6 + n)], static_cast<float>(sum));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace nibble
