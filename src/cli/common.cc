@@ -1,0 +1,96 @@
+#include "cli/common.h"
+
+#include <CLI/CLI.hpp>
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <iostream>
+#include <iterator>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/utf8.h"
+
+namespace nibble::cli {
+namespace {
+
+constexpr std::int64_t kMaxTextBytes = std::int64_t{1} << 32;
+
+Target target_named(const std::string& device) { return device == "ref" ? Target::ref : Target::cpu; }
+
+}  // namespace
+
+void add_compute_flags(CLI::App& command, ComputeFlags& flags) {
+  command.add_option("-t,--threads", flags.threads, "Threads; 0: one per core")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  command.add_option("--device", flags.device, "cpu, or ref: slow scalar arithmetic in double")
+      ->check(CLI::IsMember({"cpu", "ref"}))
+      ->capture_default_str();
+}
+
+void add_model_flags(CLI::App& command, ModelFlags& flags) {
+  command
+      .add_option("model,-m,--model", flags.model,
+                  "Model folder, file, or org/name[@revision] in the Hugging Face cache")
+      ->required();
+  command
+      .add_option("--dtype", flags.dtype, "Arithmetic: f32, bf16, f16, or auto: bf16 for bf16 checkpoints, else f32")
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "f16"}))
+      ->capture_default_str();
+  command.add_option("--kv-dtype", flags.kv_dtype, "Elements of the KV cache: f32, f16 or bf16")
+      ->check(CLI::IsMember({"f32", "f16", "bf16"}))
+      ->capture_default_str();
+  add_compute_flags(command, flags.compute);
+}
+
+Compute::Compute(const ComputeFlags& flags)
+    : pool_(flags.threads), exec_{.target = target_named(flags.device), .pool = pool_, .arena = arena_} {}
+
+DType compute_dtype(const std::string& dtype, const Checkpoint& checkpoint) {
+  if (dtype != "auto") {
+    const auto named = dtype_from_name(dtype);
+    if (!named) throw bad_input("unknown dtype ", printable(dtype));
+    return *named;
+  }
+  for (const char* key : {"dtype", "torch_dtype"}) {
+    const Json* field = checkpoint.config().get(key);
+    if (field == nullptr || !field->is_string()) continue;
+    return dtype_from_name(field->string(key)) == DType::bf16 ? DType::bf16 : DType::f32;
+  }
+  const auto is_bf16 = [](const TensorEntry& entry) { return entry.view.dtype() == DType::bf16; };
+  const auto tensors = checkpoint.tensors();
+  return std::any_of(tensors.begin(), tensors.end(), is_bf16) ? DType::bf16 : DType::f32;
+}
+
+OpenedModel open_model(const ModelFlags& flags, Compute& compute, std::int64_t max_context) {
+  OpenedModel opened;
+  opened.checkpoint = Checkpoint::open(flags.model);
+  compute.exec().compute = compute_dtype(flags.dtype, *opened.checkpoint);
+  ModelOptions options;
+  options.kv_dtype = dtype_from_name(flags.kv_dtype).value_or(DType::f32);
+  options.max_context = max_context;
+  opened.model = Model::load(opened.checkpoint, options, compute.exec());
+  return opened;
+}
+
+std::string read_text_input(const std::string& file) {
+  const bool from_stdin = file == "-";
+  std::string text =
+      from_stdin ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : read_file(file, kMaxTextBytes);
+  if (text.starts_with("\xef\xbb\xbf")) text.erase(0, 3);
+  if (const std::size_t bad = utf8_first_invalid(text); bad != text.size())
+    throw bad_input(from_stdin ? "standard input" : printable(file), ": not UTF-8 at byte ", bad);
+  return text;
+}
+
+void print_json(const Json& json) { std::cout << json.dump(2) << '\n'; }
+
+std::int64_t peak_rss_bytes() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::int64_t>(usage.ru_maxrss) * 1024;
+}
+
+}  // namespace nibble::cli

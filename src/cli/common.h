@@ -1,0 +1,67 @@
+// What several commands share: flags that choose model, threads and arithmetic; opening what they name; reading texts.
+#pragma once
+#include <memory>
+#include <string>
+
+#include "base/json.h"
+#include "checkpoint/checkpoint.h"
+#include "device/device.h"
+#include "run/model.h"
+#include "text/tokenizer.h"
+
+namespace CLI {
+class App;
+}
+
+namespace nibble::cli {
+
+/// -t/--threads and --device.
+struct ComputeFlags {
+  int threads = 0;  ///< 0: one per core
+  std::string device = "cpu";
+};
+void add_compute_flags(CLI::App& command, ComputeFlags& flags);
+
+/// MODEL, --dtype, --kv-dtype, -t/--threads and --device.
+struct ModelFlags {
+  std::string model;
+  std::string dtype = "auto";
+  std::string kv_dtype = "f32";
+  ComputeFlags compute;
+};
+void add_model_flags(CLI::App& command, ModelFlags& flags);
+
+/// Threads and scratch memory of one command.
+class Compute {
+ public:
+  explicit Compute(const ComputeFlags& flags);
+  Exec& exec() { return exec_; }
+
+ private:
+  ThreadPool pool_;
+  Arena arena_;
+  Exec exec_;
+};
+
+/// The arithmetic of matrix products that `dtype` names: f32, bf16, f16, or auto: bf16 for checkpoints in bf16, else
+/// f32.
+DType compute_dtype(const std::string& dtype, const Checkpoint& checkpoint);
+
+/// A checkpoint opened for running.
+struct OpenedModel {
+  std::shared_ptr<const Checkpoint> checkpoint;
+  std::unique_ptr<Model> model;
+};
+/// Opens flags.model and sets compute.exec().compute. `max_context` as in ModelOptions.
+OpenedModel open_model(const ModelFlags& flags, Compute& compute, std::int64_t max_context = 0);
+
+/// The file's text ("-": standard input); must be valid UTF-8, a byte order mark is dropped. Error(bad_input) else.
+std::string read_text_input(const std::string& file);
+
+/// Prints a JSON document and a newline on stdout.
+void print_json(const Json& json);
+
+/// Most memory this process ever held, in bytes (the maximum resident set).
+std::int64_t peak_rss_bytes();
+
+}  // namespace nibble::cli
