@@ -3,9 +3,9 @@
 
 namespace nibble {
 
-#define NIBBLE_SCHEME(folder)    \
-  namespace folder {             \
-  extern const Scheme kScheme;   \
+#define NIBBLE_SCHEME(folder)  \
+  namespace folder {           \
+  extern const Scheme kScheme; \
   }
 #include "quant/schemes.def"
 #undef NIBBLE_SCHEME

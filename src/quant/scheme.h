@@ -30,14 +30,22 @@ struct LinearWeights {
   std::optional<ActivationQuant> activation;
 };
 
+/// [outputs, inputs] of a linear as the model's config has it; 0: unknown. Formats that store codes group by group do
+/// not hold the two numbers, so who knows them says them.
+struct LinearSize {
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+};
+
 /// An opened checkpoint as one scheme understands it. Parsed and range-checked once.
 class SchemeReader {
  public:
   virtual ~SchemeReader() = default;
   /// Whether this module's weight is stored by the scheme (else it is a plain tensor `module`.weight).
   virtual bool has(std::string_view module) const = 0;
-  /// Throws Error(bad_input) naming file, tensor and reason.
-  virtual LinearWeights load(const std::string& module, Exec& exec) const = 0;
+  /// Throws Error(bad_input) naming file, tensor and reason, also when the stored sizes are not those of `size`.
+  /// When the size is unknown and the format does not hold it, the weight has one group per row.
+  virtual LinearWeights load(const std::string& module, LinearSize size, Exec& exec) const = 0;
   /// All quantized modules, in name order.
   virtual std::vector<std::string> modules() const = 0;
   /// One line for `inspect`: for example "int4, group_size 128, shift".
@@ -62,8 +70,8 @@ class WeightStore {
   ~WeightStore();
 
   /// The linear of `module` ("model.layers.0.self_attn.q_proj"): through the scheme, or dense from `module`.weight [n,
-  /// k].
-  LinearWeights linear(const std::string& module, Exec& exec) const;
+  /// k]. Builders pass the size that the config gives.
+  LinearWeights linear(const std::string& module, Exec& exec, LinearSize size = {}) const;
   /// Whether `module` has a weight, plain or quantized.
   bool has_linear(const std::string& module) const;
   /// A plain tensor; nullptr / Error when missing.

@@ -39,8 +39,8 @@ WeightStore::WeightStore(std::shared_ptr<const Checkpoint> checkpoint) : checkpo
 
 WeightStore::~WeightStore() = default;
 
-LinearWeights WeightStore::linear(const std::string& module, Exec& exec) const {
-  if (reader_ != nullptr && reader_->has(module)) return reader_->load(module, exec);
+LinearWeights WeightStore::linear(const std::string& module, Exec& exec, LinearSize size) const {
+  if (reader_ != nullptr && reader_->has(module)) return reader_->load(module, size, exec);
   const TensorEntry* weight = find_part(*checkpoint_, module, "weight");
   if (weight == nullptr) {
     throw bad_input(checkpoint_->folder().string(), ": tensor ", module, ".weight is missing");
