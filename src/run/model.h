@@ -16,7 +16,7 @@ namespace nibble {
 struct ModelOptions {
   DType kv_dtype = DType::f32;       ///< f32, f16 or bf16 elements in the KV cache
   std::int64_t prefill_chunk = 512;  ///< most positions computed at once
-  std::int64_t max_context = 0;      ///< positions to reserve for; 0: the model's own max_position_embeddings
+  std::int64_t max_context = 0;      ///< context length; 0: the model's own. Learned positions cannot be exceeded
 };
 
 /// What people ask of a model besides its logits.
@@ -30,13 +30,13 @@ struct ModelInfo {
   std::int64_t weight_bytes = 0;    ///< bytes of all weights as they lie in memory, shared ones once
 };
 
-class KvCache;
-
 /// One sequence's new tokens in a batch.
 struct BatchItem {
   std::int64_t sequence = 0;          ///< from Model::open_sequence
   std::span<const std::int32_t> ids;  ///< new tokens, appended to the sequence
   bool all_logits = false;            ///< logits of every new position, or only of the last
+  std::int64_t final_length = 0;      ///< the length that the sequence is going to have, when it is computed in several
+                                      ///< calls: with dynamic RoPE all of them then rotate alike; 0: this call's end
 };
 
 class Model {
@@ -51,6 +51,10 @@ class Model {
   virtual std::int64_t open_sequence() = 0;
   virtual void close_sequence(std::int64_t sequence) = 0;
   virtual std::int64_t sequence_length(std::int64_t sequence) const = 0;
+  /// A new sequence that begins with the first `rows` positions of `sequence`, sharing their pages.
+  virtual std::int64_t fork_sequence(std::int64_t sequence, std::int64_t rows) = 0;
+  /// Forgets all positions from `rows` on.
+  virtual void truncate_sequence(std::int64_t sequence, std::int64_t rows) = 0;
 
   /// Appends the items' tokens and computes. `logits` gets f32 rows [vocab_size], item by item in order, position by
   /// position (one row per item unless all_logits). Error(bad_input) when an id is outside the vocabulary or a sequence

@@ -1,0 +1,78 @@
+#include "nn/activation_quant.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "layout/rows8/rows8.h"
+
+namespace nibble::nn {
+namespace {
+
+float largest_finite(DType qtype) {
+  if (qtype == DType::f8_e5m2) return 57344;
+  return qtype == DType::f8_e4m3fnuz ? 240 : 448;
+}
+
+bool is_int8_rows(const QTensor& w) { return w.layout == &rows8::kLayout && w.part[0].dtype() == DType::i8; }
+
+/// int8 codes times int8 codes, summed in int32: no rounding before the one multiplication by both scales.
+void int8_product(const Linear& linear, const std::int8_t* codes, std::int64_t m, float* y, Exec& exec) {
+  const QTensor& w = linear.weight;
+  const auto* weight = reinterpret_cast<const std::int8_t*>(w.part[0].data());
+  const std::int64_t n = w.rows, k = w.cols;
+  exec.pool.run(n, 8, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      const float scale = round_to(w.dtype, linear.activation->input_scale * w.part[1].at(row));
+      const float bias = linear.bias.empty() ? 0 : linear.bias[static_cast<std::size_t>(row)];
+      const std::int8_t* wr = weight + row * k;
+      for (std::int64_t i = 0; i < m; ++i) {
+        const std::int8_t* xr = codes + i * k;
+        std::int32_t sum = 0;
+        for (std::int64_t j = 0; j < k; ++j) sum += static_cast<std::int32_t>(xr[j]) * wr[j];
+        const float product = round_to(w.dtype, static_cast<float>(sum) * scale);
+        y[i * n + row] = linear.bias.empty() ? product : round_to(w.dtype, product + bias);
+      }
+    }
+  });
+}
+
+}  // namespace
+
+float quantize_code(DType qtype, float x, float scale) {
+  if (qtype == DType::i8) return std::clamp(std::nearbyint(x / scale), -128.0f, 127.0f);
+  const float limit = largest_finite(qtype);
+  return round_to(qtype, std::clamp(x / scale, -limit, limit));
+}
+
+void forward_quantized(const Linear& linear, const float* x, std::int64_t m, float* y, Exec& exec) {
+  const Arena::Scope scope(exec.arena);
+  const ActivationQuant& a = *linear.activation;
+  const std::int64_t in = m * linear.inputs(), out = m * linear.outputs();
+  if (a.qtype == DType::i8 && is_int8_rows(linear.weight)) {
+    std::int8_t* codes = exec.arena.take<std::int8_t>(in).data();
+    for (std::int64_t i = 0; i < in; ++i)
+      codes[i] = static_cast<std::int8_t>(quantize_code(a.qtype, x[i], a.input_scale));
+    int8_product(linear, codes, m, y, exec);
+  } else {
+    float* rounded = exec.arena.take<float>(in).data();
+    for (std::int64_t i = 0; i < in; ++i) {
+      rounded[i] = round_to(linear.weight.dtype, a.input_scale * quantize_code(a.qtype, x[i], a.input_scale));
+    }
+    MatArgs args;
+    args.x = rounded;
+    args.m = m;
+    args.ldx = linear.inputs();
+    args.y = y;
+    args.ldy = linear.outputs();
+    args.bias = linear.bias.empty() ? nullptr : linear.bias.data();
+    matmul(linear.weight, args, exec);
+  }
+  if (!a.quantize_output) return;
+  for (std::int64_t i = 0; i < out; ++i) {
+    y[i] = round_to(linear.weight.dtype, a.output_scale * quantize_code(a.qtype, y[i], a.output_scale));
+  }
+}
+
+}  // namespace nibble::nn

@@ -1,0 +1,78 @@
+#include "nn/attention.h"
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+namespace nibble::nn {
+namespace {
+
+struct Heads {
+  float* q;  ///< [rows, heads, head_dim]
+  float* k;  ///< [rows, kv_heads, head_dim]
+  float* v;
+};
+
+void project(const Attention& a, const float* x, std::int64_t rows, const Heads& to, Exec& exec) {
+  if (a.qkv.weight.empty()) {
+    const std::array<LinearJob, 3> jobs{{{&a.q, to.q}, {&a.k, to.k}, {&a.v, to.v}}};
+    forward_many(jobs, x, rows, exec);
+    return;
+  }
+  const Arena::Scope scope(exec.arena);
+  const std::int64_t q_width = a.heads * a.head_dim, kv_width = a.kv_heads * a.head_dim;
+  const std::int64_t width = q_width + 2 * kv_width;
+  const float* fused = [&] {
+    float* out = exec.arena.take<float>(rows * width).data();
+    a.qkv.forward(x, rows, out, exec);
+    return out;
+  }();
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const float* from = fused + row * width;
+    std::copy_n(from, q_width, to.q + row * q_width);
+    std::copy_n(from + q_width, kv_width, to.k + row * kv_width);
+    std::copy_n(from + q_width + kv_width, kv_width, to.v + row * kv_width);
+  }
+}
+
+}  // namespace
+
+void Attention::forward(const float* x, const Pass& pass, float* y, Exec& exec) const {
+  const Arena::Scope scope(exec.arena);
+  const std::int64_t q_width = heads * head_dim, kv_width = kv_heads * head_dim;
+  const Heads h{exec.arena.take<float>(pass.rows * q_width).data(), exec.arena.take<float>(pass.rows * kv_width).data(),
+                exec.arena.take<float>(pass.rows * kv_width).data()};
+  project(*this, x, pass.rows, h, exec);
+  if (q_norm.size > 0) q_norm.forward(h.q, pass.rows * heads, h.q, exec);
+  if (k_norm.size > 0) k_norm.forward(h.k, pass.rows * kv_heads, h.k, exec);
+  if (pass.rope.cos != nullptr) {
+    exec.ops().rope(h.q, pass.rope, pass.rows, heads, head_dim, exec);
+    exec.ops().rope(h.k, pass.rope, pass.rows, kv_heads, head_dim, exec);
+  }
+
+  float* mixed = exec.arena.take<float>(pass.rows * q_width).data();
+  std::vector<AttentionSeq> seqs;
+  seqs.reserve(pass.seqs.size());
+  for (const PassSeq& s : pass.seqs) {
+    pass.cache->write(s.sequence, layer, s.past, s.rows, h.k + s.first_row * kv_width, h.v + s.first_row * kv_width);
+    AttentionSeq& to = seqs.emplace_back();
+    to.q = h.q + s.first_row * q_width;
+    to.out = mixed + s.first_row * q_width;
+    to.q_rows = s.rows;
+    to.kv_rows = s.past + s.rows;
+    to.k_pages = pass.cache->k_pages(s.sequence, layer);
+    to.v_pages = pass.cache->v_pages(s.sequence, layer);
+  }
+  AttentionArgs args;
+  args.heads = heads;
+  args.kv_heads = kv_heads;
+  args.head_dim = head_dim;
+  args.page_rows = pass.cache->shape().page_rows;
+  args.kv_dtype = pass.cache->shape().dtype;
+  args.scale = scale;
+  args.sliding_window = sliding_window;
+  exec.ops().attention(seqs, args, exec);
+  o.forward(mixed, pass.rows, y, exec);
+}
+
+}  // namespace nibble::nn

@@ -1,0 +1,26 @@
+// Multi-head attention with its projections: separate or fused q/k/v, grouped key/value heads, norms of q and k, rotary
+// positions, sliding window.
+#pragma once
+#include <cstdint>
+
+#include "nn/linear.h"
+#include "nn/norm.h"
+#include "nn/pass.h"
+
+namespace nibble::nn {
+
+struct Attention {
+  Linear q, k, v;
+  Linear qkv;           ///< instead of q, k, v: their outputs one after the other
+  Linear o;             ///< output projection
+  Norm q_norm, k_norm;  ///< over a head; size 0: none
+  std::int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  std::int64_t layer = 0;  ///< in the cache
+  float scale = 1;         ///< of q . k
+  std::int64_t sliding_window = 0;
+
+  /// y = attention(x), both [pass.rows, hidden]; appends keys and values to the cache.
+  void forward(const float* x, const Pass& pass, float* y, Exec& exec) const;
+};
+
+}  // namespace nibble::nn

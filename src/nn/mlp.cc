@@ -1,0 +1,23 @@
+#include "nn/mlp.h"
+
+#include <array>
+
+namespace nibble::nn {
+
+void Mlp::forward(const float* x, std::int64_t rows, float* y, Exec& exec) const {
+  const Arena::Scope scope(exec.arena);
+  const std::int64_t count = rows * up.outputs();
+  float* inner = exec.arena.take<float>(count).data();
+  if (gate.weight.empty()) {
+    up.forward(x, rows, inner, exec);
+    exec.ops().activate(activation, inner, count, inner, exec);
+  } else {
+    float* gated = exec.arena.take<float>(count).data();
+    const std::array<LinearJob, 2> jobs{{{&gate, gated}, {&up, inner}}};
+    forward_many(jobs, x, rows, exec);
+    exec.ops().gated(activation, gated, inner, count, inner, exec);
+  }
+  down.forward(inner, rows, y, exec);
+}
+
+}  // namespace nibble::nn

@@ -1,0 +1,18 @@
+// The feed-forward part of a block: down(act(gate(x)) * up(x)), or down(act(up(x))) without a gate.
+#pragma once
+#include <cstdint>
+
+#include "nn/linear.h"
+
+namespace nibble::nn {
+
+struct Mlp {
+  Linear gate;  ///< empty weight: none
+  Linear up, down;
+  Activation activation = Activation::silu;
+
+  /// y = mlp(x), both [rows, hidden].
+  void forward(const float* x, std::int64_t rows, float* y, Exec& exec) const;
+};
+
+}  // namespace nibble::nn
