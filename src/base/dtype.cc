@@ -25,7 +25,7 @@ constexpr std::array<Row, 16> kRows{{
     {DType::bf16, 2, "bf16", "BF16", "bfloat16"},
     {DType::f8_e4m3fn, 1, "f8_e4m3fn", "F8_E4M3", "float8_e4m3fn"},
     {DType::f8_e5m2, 1, "f8_e5m2", "F8_E5M2", "float8_e5m2"},
-    {DType::f8_e4m3fnuz, 1, "f8_e4m3fnuz", "U8", "float8_e4m3fnuz"},
+    {DType::f8_e4m3fnuz, 1, "f8_e4m3fnuz", "F8_E4M3FNUZ", "float8_e4m3fnuz"},
     {DType::i64, 8, "i64", "I64", "int64"},
     {DType::i32, 4, "i32", "I32", "int32"},
     {DType::i16, 2, "i16", "I16", "int16"},
@@ -108,9 +108,8 @@ bool is_float(DType dtype) { return dtype <= DType::f8_e4m3fnuz; }
 
 std::optional<DType> dtype_from_safetensors(std::string_view name) {
   for (const Row& r : kRows) {
-    if (r.safetensors == name && r.dtype != DType::f8_e4m3fnuz) return r.dtype;
+    if (r.safetensors == name) return r.dtype;
   }
-  if (name == "F8_E4M3FNUZ") return DType::f8_e4m3fnuz;
   return std::nullopt;
 }
 

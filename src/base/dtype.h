@@ -32,7 +32,7 @@ std::size_t size_of(DType dtype);
 /// nibble's own short name: "f32", "bf16", "f8_e4m3fn", "bool", ...
 std::string_view name_of(DType dtype);
 
-/// The name in a safetensors header: "F32", "BF16", "F8_E4M3", ...; f8_e4m3fnuz has none there and is written as "U8".
+/// The name in a safetensors header: "F32", "BF16", "F8_E4M3", "F8_E4M3FNUZ" (since safetensors 0.7), ...
 std::string_view safetensors_name(DType dtype);
 std::optional<DType> dtype_from_safetensors(std::string_view name);
 

@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <system_error>
 #include <unordered_set>
 
 #include "base/error.h"
@@ -144,6 +145,39 @@ struct Dumper {
   }
 };
 
+/// The text with ".0" behind every whole number of more than 64 bits, which simdjson 3.0 refuses; tokenizer_config.json
+/// often holds one ("model_max_length": 1000000000000000019884624838656).
+std::string with_large_integers_as_doubles(std::string_view text) {
+  std::string out;
+  out.reserve(text.size() + 64);
+  bool in_string = false;
+  for (std::size_t at = 0; at < text.size();) {
+    const char c = text[at];
+    std::size_t end = at + 1;
+    if (in_string && c == '\\') {
+      end = std::min(at + 2, text.size());
+    } else if (c == '"') {
+      in_string = !in_string;
+    } else if (!in_string && (c == '-' || (c >= '0' && c <= '9'))) {
+      end = std::min(text.find_first_not_of("0123456789", end), text.size());
+      const bool whole = end == text.size() || (text[end] != '.' && text[end] != 'e' && text[end] != 'E');
+      out.append(text.substr(at, end - at));
+      std::int64_t value = 0;
+      if (whole && std::from_chars(text.data() + at, text.data() + end, value).ec == std::errc::result_out_of_range) {
+        out += ".0";
+      }
+      while (end < text.size() && std::string_view("0123456789.eE+-").find(text[end]) != std::string_view::npos) {
+        out += text[end++];
+      }
+      at = end;
+      continue;
+    }
+    out.append(text.substr(at, end - at));
+    at = end;
+  }
+  return out;
+}
+
 std::string_view kind_of(const Json& json) {
   if (json.is_null()) return "null";
   if (json.is_bool()) return "boolean";
@@ -162,7 +196,11 @@ Json Json::parse(std::string_view text, std::string_view where) {
   simdjson::dom::parser parser;
   const auto error = parser.allocate(text.size(), kMaxDepth);
   if (error != simdjson::SUCCESS) throw bad_input(where, ": ", simdjson::error_message(error));
-  const auto result = parser.parse(text.data(), text.size());
+  auto result = parser.parse(text.data(), text.size());
+  if (result.error() == simdjson::NUMBER_ERROR) {
+    const std::string rewritten = with_large_integers_as_doubles(text);
+    result = parser.parse(rewritten.data(), rewritten.size());
+  }
   if (result.error() != simdjson::SUCCESS) {
     throw bad_input(where, ": not valid JSON: ", simdjson::error_message(result.error()));
   }

@@ -18,6 +18,8 @@ struct TensorEntry {
   std::string name;
   View view;
   std::filesystem::path file;  ///< the file it lies in, for messages
+  /// Name of the dtype in the file when nibble has no such type and `view` shows raw bytes ("F4", "F8_E8M0"); else "".
+  std::string raw_dtype;
 };
 
 class Checkpoint {
@@ -57,10 +59,9 @@ class Checkpoint {
   std::shared_ptr<const void> owner_;
 };
 
-/// The folder or file that `model` names: an existing path; else `org/name[@revision]` (or `name`) under the Hugging
-/// Face cache
-/// ($HF_HUB_CACHE, $HF_HOME/hub, ~/.cache/huggingface/hub). `environment` looks variables up (getenv in the command
-/// line). Throws Error(bad_input) naming every place that was searched.
+/// The folder or file that `model` names: an existing path; else `org/name[@revision]` (or `name`) in the Hugging Face
+/// cache ($HF_HUB_CACHE, $HF_HOME/hub, ~/.cache/huggingface/hub: the first that is set). Throws Error(bad_input) naming
+/// the place that was searched.
 std::filesystem::path resolve_model(const std::string& model);
 
 }  // namespace nibble

@@ -1,0 +1,141 @@
+#include "checkpoint/checkpoint.h"
+
+#include <algorithm>
+#include <optional>
+#include <system_error>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "checkpoint/safetensors.h"
+#include "checkpoint/shard_index.h"
+
+namespace nibble {
+namespace fs = std::filesystem;
+namespace {
+
+bool present(const fs::path& path) {
+  std::error_code error;
+  return fs::symlink_status(path, error).type() != fs::file_type::not_found && !error;
+}
+
+bool ends_with(std::string_view text, std::string_view end) {
+  return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
+}
+
+/// "model-00002-of-00003.safetensors": one part of a model, never a model by itself.
+bool is_shard_name(std::string_view name) {
+  const std::size_t of = name.rfind("-of-");
+  return of != std::string_view::npos && name.substr(of + 4, 6) != "00001.";
+}
+
+/// Files of `folder` whose name ends with `end`, in name order.
+std::vector<fs::path> files_ending(const fs::path& folder, std::string_view end) {
+  std::vector<fs::path> found;
+  std::error_code error;
+  fs::directory_iterator entries(folder, error);
+  if (error) throw bad_input(folder.string(), ": cannot list: ", error.message());
+  for (const fs::directory_entry& entry : entries) {
+    if (ends_with(entry.path().filename().string(), end)) found.push_back(entry.path());
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+/// The file that stands for a model folder's weights, in the order Transformers looks; then a single safetensors file
+/// under another name (adapters, vision and audio models).
+fs::path weights_of(const fs::path& folder) {
+  for (const char* name :
+       {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"}) {
+    if (present(folder / name)) return folder / name;
+  }
+  for (const char* end : {".safetensors.index.json", ".safetensors"}) {
+    const std::vector<fs::path> found = files_ending(folder, end);
+    if (found.size() == 1 && !is_shard_name(found[0].filename().string())) return found[0];
+    if (found.size() > 1 && !is_shard_name(found[0].filename().string())) {
+      throw bad_input(folder.string(), ": no model.safetensors, and more than one *", end, " (",
+                      found[0].filename().string(), ", ", found[1].filename().string(), ", ...): name one of them");
+    }
+    if (!found.empty()) {
+      throw bad_input(folder.string(), ": shards like ", found[0].filename().string(),
+                      " but no model.safetensors.index.json (an unfinished download or save?)");
+    }
+  }
+  throw bad_input(folder.string(), ": no weights here (looked for model.safetensors, model.safetensors.index.json, ",
+                  "pytorch_model.bin, pytorch_model.bin.index.json, *.safetensors)");
+}
+
+}  // namespace
+
+/// Builds a Checkpoint file by file.
+class CheckpointReader {
+ public:
+  std::shared_ptr<const Checkpoint> read(const fs::path& path) {
+    std::error_code error;
+    const bool folder = fs::is_directory(path, error);
+    result_->folder_ = folder ? path : path.parent_path().empty() ? fs::path(".") : path.parent_path();
+    if (const fs::path config = result_->folder_ / "config.json"; present(config)) {
+      result_->config_ = Json::read(config);
+      if (!result_->config_.is_object()) throw bad_input(config.string(), ": not a JSON object");
+    }
+    read_weights(folder ? weights_of(path) : path);
+    result_->owner_ = std::make_shared<std::vector<std::shared_ptr<const void>>>(std::move(owners_));
+    return result_;
+  }
+
+ private:
+  void read_weights(const fs::path& file) {
+    if (!ends_with(file.filename().string(), ".index.json")) {
+      read_file(file);
+      sort();
+      return;
+    }
+    const ShardIndex index = read_shard_index(file);
+    for (const std::string& shard : index.shards) read_file(file.parent_path() / shard);
+    sort();
+    check_against_index(index, *result_);
+  }
+
+  void read_file(const fs::path& path) {
+    const std::shared_ptr<const MappedFile> file = MappedFile::open(path);
+    SafetensorsContent content = read_safetensors(*file);
+    if (result_->metadata_.is_null()) result_->metadata_ = std::move(content.metadata);
+    auto& all = result_->tensors_;
+    all.insert(all.end(), std::make_move_iterator(content.tensors.begin()),
+               std::make_move_iterator(content.tensors.end()));
+    owners_.push_back(file);
+  }
+
+  /// Orders by name; a name in two shards is an error.
+  void sort() {
+    auto& all = result_->tensors_;
+    const auto by_name = [](const TensorEntry& a, const TensorEntry& b) { return a.name < b.name; };
+    std::sort(all.begin(), all.end(), by_name);
+    const auto twice =
+        std::adjacent_find(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.name == b.name; });
+    if (twice != all.end()) {
+      throw bad_input(twice->file.string(), ": tensor \"", printable(twice->name), "\" is also in ",
+                      std::next(twice)->file.filename().string());
+    }
+  }
+
+  std::shared_ptr<Checkpoint> result_ = std::make_shared<Checkpoint>();
+  std::vector<std::shared_ptr<const void>> owners_;
+};
+
+std::shared_ptr<const Checkpoint> Checkpoint::open(const std::string& model) {
+  return CheckpointReader().read(resolve_model(model));
+}
+
+const TensorEntry* Checkpoint::find(std::string_view name) const {
+  const auto found = std::lower_bound(tensors_.begin(), tensors_.end(), name,
+                                      [](const TensorEntry& entry, std::string_view key) { return entry.name < key; });
+  return found != tensors_.end() && found->name == name ? &*found : nullptr;
+}
+
+const View& Checkpoint::at(std::string_view name) const {
+  const TensorEntry* found = find(name);
+  if (found == nullptr) throw bad_input(folder_.string(), ": tensor ", printable(name), " is missing");
+  return found->view;
+}
+
+}  // namespace nibble
