@@ -103,7 +103,7 @@ class Builder {
     made.name = module_name(slot, layer);
     LinearWeights read = arch_.transposed && layer >= 0 && weights_.find(made.name + ".weight") != nullptr
                              ? transposed(made.name, size)
-                             : weights_.linear(made.name, exec_);
+                             : weights_.linear(made.name, exec_, {size.outputs, size.inputs});
     check_shape(made.name + ".weight", {read.weight.rows, read.weight.cols}, {size.outputs, size.inputs});
     made.weight = std::move(read.weight);
     made.activation = read.activation;
