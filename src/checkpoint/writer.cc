@@ -239,6 +239,10 @@ struct CheckpointWriter::State {
   }
 
   void write_small(const std::string& name, const std::string& content) {
+    if (name.find('/') != std::string::npos) {
+      std::error_code ignored;  // create() below says what is wrong
+      fs::create_directories((folder / name).parent_path(), ignored);
+    }
     partials.push_back({folder / name, folder / (name + ".partial"), -1});
     Partial& file = partials.back();
     file.create(static_cast<std::int64_t>(content.size()));
@@ -311,8 +315,11 @@ void CheckpointWriter::write(const std::string& name, std::span<const std::byte>
 }
 
 void CheckpointWriter::add_file(const std::string& name, std::string content) {
-  if (name.empty() || name == "." || name == ".." || name.find_first_of(std::string("/\0", 2)) != std::string::npos) {
-    throw bad_input("\"", printable(name), "\" is not a plain file name");
+  const fs::path path(name);
+  const auto leaves = [](const fs::path& part) { return part == ".." || part == "." || part.empty(); };
+  if (name.empty() || path.is_absolute() || name.find('\0') != std::string::npos ||
+      std::any_of(path.begin(), path.end(), leaves)) {
+    throw bad_input("\"", printable(name), "\" is not a file name inside the folder");
   }
   for (auto& [other, old] : state_->side_files) {
     if (other != name) continue;

@@ -37,7 +37,7 @@ class CheckpointWriter {
   /// The next tensor of the plan; name and size are checked against it.
   void write(const std::string& name, std::span<const std::byte> bytes);
 
-  /// A side file (config.json, tokenizer.json, ...), published by commit() before the weights.
+  /// A side file (config.json, tokenizer.json, chat_templates/x.jinja, ...), published by commit() before the weights.
   void add_file(const std::string& name, std::string content);
 
   /// Syncs and renames everything; the index or model.safetensors comes last.
