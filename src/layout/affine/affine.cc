@@ -3,6 +3,7 @@
 #include <array>
 
 #include "layout/affine/codes.h"
+#include "layout/affine/kernels.h"
 #include "layout/ref-inl.h"
 
 namespace nibble::affine {
@@ -60,7 +61,7 @@ void check_plain(const Plain& p) {
 
 }  // namespace
 
-constexpr Layout kLayout{"affine", kParts, {&kRef, nullptr}};
+constexpr Layout kLayout{"affine", kParts, {&kRef, &kCpu}};
 
 Offset offset_kind(const QTensor& w) { return static_cast<Offset>(w.part[3].data()[0]); }
 

@@ -1,18 +1,22 @@
 // How codes of the affine layout lie in memory. A row is a sequence of blocks of 128 codes; the last block may hold 32, 64 or 96
-// (rows are padded with zero codes to a multiple of 32). b-bit codes are split into planes of 8, 4, 2 and 1 bits (3 = 2 + 1, 5 = 4 + 1, ...; the
-// widest plane holds the highest bits); a block stores its planes one after the other. A plane of p bits of a block of C codes is W = C * p / 16
-// little-endian 16-bit words, and code i is the field i / W (p bits wide, from the low end) of word i % W:
+// (rows are padded with zero codes to a multiple of 32). b-bit codes are split into planes of 8, 4, 2 and 1 bits (3 = 2 + 1,
+// 5 = 4 + 1, ...; the widest plane holds the highest bits); a block stores its planes one after the other. A plane of p bits of a
+// block of C codes is W = C * p / 32 little-endian 32-bit words, and code i is the field i / W (p bits wide, from the low end) of
+// word i % W:
 //
-//   4 bits, C = 128:   word j = [ code j | code 32 + j | code 64 + j | code 96 + j ]      j = 0..31 (64 bytes)
-//   2 bits, C = 128:   word j = [ code j | code 16 + j | ... | code 112 + j ]             j = 0..15 (32 bytes)
+//   4 bits, C = 128:   word j = [ code j | code 16 + j | code 32 + j | ... | code 112 + j ]   j = 0..15 (64 bytes)
+//   2 bits, C = 128:   word j = [ code j | code 8 + j | code 16 + j | ... | code 120 + j ]    j = 0..7 (32 bytes)
 //
-// so that a shift of a whole vector of words brings consecutive codes to consecutive 16-bit lanes.
+// so that a shift of a whole vector of words brings consecutive codes to consecutive 32-bit lanes.
 #pragma once
 #include <algorithm>
-#include <array>
+#include <bit>
 #include <cstdint>
+#include <cstring>
 
 namespace nibble::affine {
+
+static_assert(std::endian::native == std::endian::little, "words of codes are little endian");
 
 inline constexpr std::int64_t kBlock = 128;
 inline constexpr std::int64_t kUnit = 32;
@@ -37,13 +41,16 @@ void for_planes(std::int32_t bits, F&& f) {
 inline const std::uint8_t* unpack_block(const std::uint8_t* data, std::int64_t count, std::int32_t bits, std::uint8_t* codes) {
   std::fill_n(codes, count, std::uint8_t{0});
   for_planes(bits, [&](std::int32_t width, std::int32_t shift) {
-    const std::int64_t words = count * width / 16;
-    for (std::int64_t i = 0; i < count; ++i) {
-      const std::int64_t bit = i / words * width;
-      const std::uint32_t byte = data[i % words * 2 + bit / 8];
-      codes[i] = static_cast<std::uint8_t>(codes[i] | (byte >> (bit % 8) & ((1U << width) - 1)) << shift);
+    const std::int64_t words = count * width / 32;
+    const std::uint32_t mask = (1U << width) - 1;
+    for (std::int64_t j = 0; j < words; ++j) {
+      std::uint32_t word;
+      std::memcpy(&word, data + j * 4, 4);
+      for (std::int64_t i = j; i < count; i += words, word >>= width) {
+        codes[i] = static_cast<std::uint8_t>(codes[i] | (word & mask) << shift);
+      }
     }
-    data += words * 2;
+    data += words * 4;
   });
   return data;
 }
@@ -51,15 +58,16 @@ inline const std::uint8_t* unpack_block(const std::uint8_t* data, std::int64_t c
 /// The inverse of unpack_block.
 inline std::uint8_t* pack_block(const std::uint8_t* codes, std::int64_t count, std::int32_t bits, std::uint8_t* data) {
   for_planes(bits, [&](std::int32_t width, std::int32_t shift) {
-    const std::int64_t words = count * width / 16;
-    std::fill_n(data, words * 2, std::uint8_t{0});
-    for (std::int64_t i = 0; i < count; ++i) {
-      const std::int64_t bit = i / words * width;
-      const std::uint32_t field = static_cast<std::uint32_t>(codes[i] >> shift) & ((1U << width) - 1);
-      std::uint8_t& byte = data[i % words * 2 + bit / 8];
-      byte = static_cast<std::uint8_t>(byte | field << (bit % 8));
+    const std::int64_t words = count * width / 32;
+    const std::uint32_t mask = (1U << width) - 1;
+    for (std::int64_t j = 0; j < words; ++j) {
+      std::uint32_t word = 0;
+      for (std::int64_t i = j, at = 0; i < count; i += words, at += width) {
+        word |= (static_cast<std::uint32_t>(codes[i]) >> shift & mask) << at;
+      }
+      std::memcpy(data + j * 4, &word, 4);
     }
-    data += words * 2;
+    data += words * 4;
   });
   return data;
 }

@@ -1,5 +1,6 @@
 #include "layout/dense/dense.h"
 
+#include "layout/dense/kernels.h"
 #include "layout/ref-inl.h"
 
 namespace nibble::dense {
@@ -20,7 +21,7 @@ constexpr std::string_view kParts[] = {"weight"};
 
 }  // namespace
 
-constexpr Layout kLayout{"dense", kParts, {&kRef, nullptr}};
+constexpr Layout kLayout{"dense", kParts, {&kRef, &kCpu}};
 
 QTensor make(const View& weight, std::shared_ptr<const void> owner) {
   if (weight.rank() != 2) throw bad_input("dense weight: shape ", to_string(weight.shape()), ", expected two dimensions");

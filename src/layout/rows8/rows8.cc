@@ -1,5 +1,6 @@
 #include "layout/rows8/rows8.h"
 
+#include "layout/rows8/kernels.h"
 #include "layout/ref-inl.h"
 
 namespace nibble::rows8 {
@@ -35,7 +36,7 @@ Tensor spread(const View& scale, std::int64_t rows) {
 
 }  // namespace
 
-constexpr Layout kLayout{"rows8", kParts, {&kRef, nullptr}};
+constexpr Layout kLayout{"rows8", kParts, {&kRef, &kCpu}};
 
 QTensor make(const View& q, const View& scale, DType dtype, std::shared_ptr<const void> owner) {
   if (q.rank() != 2) throw bad_input("rows8 codes: shape ", to_string(q.shape()), ", expected two dimensions");

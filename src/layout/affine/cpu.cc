@@ -1,0 +1,243 @@
+// Integer codes with group scales on the CPU. A group of a row has at most 2^bits values: for 4 and 2 bits they are computed once, with the
+// exact roundings of value_of, and looked up in a register; wider codes and odd groups are computed code by code.
+#include "device/cpu/targets.h"
+// clang-format off
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "layout/affine/cpu.cc"
+#include "hwy/foreach_target.h"
+// clang-format on
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "layout/affine/affine.h"
+#include "layout/affine/codes.h"
+#include "layout/affine/kernels.h"
+#include "layout/matmul-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nibble::affine {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+using nibble::HWY_NAMESPACE::Floats;
+using nibble::HWY_NAMESPACE::RoundTo;
+using V = hn::Vec<Floats>;
+using Words = hn::Vec<hn::RebindToUnsigned<Floats>>;
+
+/// The lowest `bits` bits of each word index a table of 2^bits floats that fills (or repeats in) 16 lanes.
+class Table {
+ public:
+#if HWY_TARGET == HWY_AVX3
+  explicit HWY_INLINE Table(V values) : values_(values) {}
+  template <int kBits>
+  HWY_INLINE V At(Words words) const {  // the permutation ignores higher bits, so nothing need be masked
+    return hn::TableLookupLanes(values_, hn::Indices512<float>{words.raw});
+  }
+
+ private:
+  V values_;
+#else
+  explicit HWY_INLINE Table(const float* values) : values_(values) {}
+  template <int kBits>
+  HWY_INLINE V At(Words words) const {
+    const hn::RebindToUnsigned<Floats> du;
+    const auto index = hn::And(words, hn::Set(du, (1U << kBits) - 1));
+    return hn::GatherIndex(Floats(), values_, hn::BitCast(hn::RebindToSigned<Floats>(), index));
+  }
+
+ private:
+  const float* values_;
+#endif
+};
+
+class Row {
+ public:
+  Row(const QTensor& w, DType compute)
+      : codes_(reinterpret_cast<const std::uint8_t*>(w.part[0].data())),
+        scales_(w.part[1].data()),
+        offsets_(w.part[2].data()),
+        cols_(w.cols),
+        group_(w.group),
+        groups_(groups_of(w.cols, w.group)),
+        row_bytes_(row_bytes(w.cols, w.bits)),
+        bits_(w.bits),
+        kind_(offset_kind(w)),
+        dtype_(w.dtype),
+        round_to_(compute == w.dtype ? DType::f32 : compute) {}
+
+  HWY_INLINE void Factors(std::int64_t row, std::int64_t k0, std::int64_t count, float* HWY_RESTRICT out) const {
+    const std::uint8_t* data = codes_ + row * row_bytes_ + k0 / 8 * bits_;
+    std::int64_t k = 0;
+    if (group_ >= cols_ || group_ % 32 == 0) {
+      if (bits_ == 4) k = Tables<4>(row, k0, count, data, out);
+      if (bits_ == 2) k = Tables<2>(row, k0, count, data, out);
+    }
+    for (; k < count; k += kBlock) OneBlock(row, k0 + k, std::min(kBlock, count - k), data + k / 8 * bits_, out + k);
+    std::fill(out + count, out + padded(count), 0.0F);
+  }
+
+  float Scale(std::int64_t) const { return 1; }
+
+ private:
+  HWY_INLINE float Scalar(const std::byte* from, std::int64_t index) const {
+    if (dtype_ != DType::bf16) return load_as_f32(dtype_, from, index);
+    std::uint16_t bits;
+    std::memcpy(&bits, from + 2 * index, sizeof bits);
+    return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+  }
+
+  HWY_INLINE V Round(V v) const {
+    const Floats df;
+    return dtype_ == DType::bf16 ? nibble::HWY_NAMESPACE::RoundBf16Finite(df, v) : RoundTo(df, dtype_, v);
+  }
+
+  /// value_of, for a vector of codes of one group.
+  HWY_INLINE V Values(V codes, V scale, V offset) const {
+    const V value = kind_ == Offset::shift ? Round(hn::Sub(Round(hn::Mul(scale, codes)), offset))
+                                           : Round(hn::Mul(scale, hn::Sub(codes, offset)));
+    return round_to_ == DType::f32 ? value : RoundTo(Floats(), round_to_, value);
+  }
+
+#if HWY_TARGET == HWY_AVX3
+  template <int kBits>
+  HWY_INLINE Table MakeTable(std::int64_t index, float*) const {
+    const Floats df;
+    const auto lane = hn::And(hn::Iota(hn::RebindToSigned<Floats>(), 0), hn::Set(hn::RebindToSigned<Floats>(), (1 << kBits) - 1));
+    return Table(Values(hn::ConvertTo(df, lane), hn::Set(df, Scalar(scales_, index)), hn::Set(df, Scalar(offsets_, index))));
+  }
+#else
+  template <int kBits>
+  HWY_INLINE Table MakeTable(std::int64_t index, float* memory) const {
+    const Floats df;
+    const V scale = hn::Set(df, Scalar(scales_, index)), offset = hn::Set(df, Scalar(offsets_, index));
+    for (int q = 0; q < 1 << kBits; q += static_cast<int>(hn::Lanes(df))) {
+      hn::Store(Values(hn::Iota(df, static_cast<float>(q)), scale, offset), df, memory + q);
+    }
+    return Table(memory);
+  }
+#endif
+
+  /// Whole blocks by tables; gives the number of codes done.
+  template <int kBits>
+  HWY_INLINE std::int64_t Tables(std::int64_t row, std::int64_t k0, std::int64_t count, const std::uint8_t* data,
+                                 float* HWY_RESTRICT out) const {
+    alignas(64) float memory[16];
+    const bool whole = group_ >= cols_ || group_ % kBlock == 0;
+    std::int64_t k = 0;
+    for (; k + kBlock <= count; k += kBlock) {
+      const std::uint8_t* words = data + k / 8 * kBits;
+      if (whole) {
+        Fields<kBits>(words, 0, 32 / kBits, MakeTable<kBits>(row * groups_ + (k0 + k) / group_, memory), out + k);
+        continue;
+      }
+      for (int unit = 0; unit < 4; ++unit) {  // 32 codes: 2 or 4 fields of a block's words
+        const std::int64_t group = row * groups_ + (k0 + k + 32 * unit) / group_;
+        Fields<kBits>(words, unit * (8 / kBits), (unit + 1) * (8 / kBits), MakeTable<kBits>(group, memory), out + k);
+      }
+    }
+    return k;
+  }
+
+  /// Fields [first, last) of all words of a block.
+  template <int kBits>
+  HWY_INLINE void Fields(const std::uint8_t* data, int first, int last, const Table& table, float* HWY_RESTRICT out) const {
+    using Few = hn::CappedTag<float, kBits == 2 && HWY_TARGET != HWY_AVX3 ? 8 : 16>;
+    const Few df;
+    const hn::RebindToUnsigned<Few> du;
+    constexpr int kWords = 4 * kBits;
+    const int lanes = static_cast<int>(hn::Lanes(df));
+#if HWY_TARGET == HWY_AVX3
+    if constexpr (kBits == 2) {  // 8 words fill half a vector: two fields at a time
+      const hn::Half<decltype(du)> half;
+      const auto eight = hn::LoadU(half, reinterpret_cast<const std::uint32_t*>(data));
+      const auto sixteen = hn::Combine(du, eight, eight);
+      const auto two = hn::ShiftLeft<1>(hn::ShiftRight<3>(hn::Iota(du, 0)));  // 0 in the lower half, 2 in the upper
+      for (int field = first; field < last; field += 2) {
+        const auto shifted = hn::Shr(sixteen, hn::Add(two, hn::Set(du, static_cast<std::uint32_t>(2 * field))));
+        hn::Store(table.At<kBits>(shifted), df, out + field * kWords);
+      }
+      return;
+    }
+#endif
+    for (int j = 0; j < kWords; j += lanes) {
+      const auto words = hn::BitCast(du, hn::LoadU(hn::Repartition<std::uint8_t, decltype(du)>(), data + 4 * j));
+      for (int field = first; field < last; ++field) {
+        hn::Store(table.At<kBits>(hn::ShiftRightSame(words, field * kBits)), df, out + field * kWords + j);
+      }
+    }
+  }
+
+  /// One block of any width, tail and group.
+  void OneBlock(std::int64_t row, std::int64_t k0, std::int64_t count, const std::uint8_t* data, float* HWY_RESTRICT out) const {
+    alignas(64) std::uint8_t codes[kBlock];
+    unpack_block(data, padded_cols(count), bits_, codes);
+    const Floats df;
+    const auto lanes = static_cast<std::int64_t>(hn::Lanes(df));
+    const hn::Rebind<std::uint8_t, Floats> du8;
+    const hn::RebindToSigned<Floats> di;
+    std::int64_t k = 0;
+    while (k < count) {
+      const std::int64_t group = (k0 + k) / group_, index = row * groups_ + group;
+      const std::int64_t end = std::min(count, group_ >= cols_ ? cols_ - k0 : (group + 1) * group_ - k0);
+      const float scale = Scalar(scales_, index), offset = Scalar(offsets_, index);
+      for (; k + lanes <= end; k += lanes) {
+        const V q = hn::ConvertTo(df, hn::PromoteTo(di, hn::LoadU(du8, codes + k)));
+        hn::StoreU(Values(q, hn::Set(df, scale), hn::Set(df, offset)), df, out + k);
+      }
+      for (; k < end; ++k) out[k] = round_to(round_to_, value_of(dtype_, kind_, scale, offset, codes[k]));
+    }
+  }
+
+  const std::uint8_t* codes_;
+  const std::byte *scales_, *offsets_;
+  std::int64_t cols_, group_, groups_, row_bytes_;
+  std::int32_t bits_;
+  Offset kind_;
+  DType dtype_, round_to_;
+};
+
+void MatMul(const RowsJob& job, std::int64_t row0, std::int64_t row1) {
+  nibble::HWY_NAMESPACE::MatMulRows<Row>(job, row0, row1);
+}
+
+void Factors(const QTensor& w, DType compute, std::int64_t row, std::int64_t k0, std::int64_t count, float* out) {
+  Row(w, compute).Factors(row, k0, count, out);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace nibble::affine
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace nibble::affine {
+namespace {
+HWY_EXPORT(MatMul);
+HWY_EXPORT(Factors);
+
+void matmul_rows(const RowsJob& job, std::int64_t row0, std::int64_t row1) { HWY_DYNAMIC_DISPATCH(MatMul)(job, row0, row1); }
+void factors(const QTensor& w, DType compute, std::int64_t row, std::int64_t k0, std::int64_t count, float* out) {
+  HWY_DYNAMIC_DISPATCH(Factors)(w, compute, row, k0, count, out);
+}
+
+void values(const QTensor& w, std::int64_t row, float* out) {
+  alignas(64) float chunk[kChunk];
+  for (std::int64_t k0 = 0; k0 < w.cols; k0 += kChunk) {
+    const std::int64_t count = std::min(kChunk, w.cols - k0);
+    HWY_DYNAMIC_DISPATCH(Factors)(w, w.dtype, row, k0, count, chunk);
+    std::copy_n(chunk, count, out + k0);
+  }
+}
+
+void matmul(const QTensor& w, const MatArgs& args, Exec& exec) { cpu_matmul(cpu_rows(), best_isa(), w, args, exec); }
+void decode(const QTensor& w, std::int64_t row0, std::int64_t rows, float* out, Exec& exec) {
+  cpu_decode(cpu_rows(), w, row0, rows, out, exec);
+}
+}  // namespace
+
+CpuRows cpu_rows() {
+  return {&matmul_rows, &factors, [](const QTensor&, std::int64_t) { return 1.0F; }, &values};
+}
+const Kernels kCpu{&matmul, &decode};
+
+}  // namespace nibble::affine
+#endif

@@ -1,0 +1,55 @@
+// Rounds the input once, splits the rows over the threads, picks the kernel by the number of tokens.
+#include "layout/cpu_matmul.h"
+
+#include "device/cpu/targets.h"
+// clang-format off
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "layout/cpu_matmul.cc"
+#include "hwy/foreach_target.h"
+// clang-format on
+#include "device/cpu/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nibble {
+namespace HWY_NAMESPACE {
+void RoundOne(DType dtype, const float* in, std::int64_t count, float* out, std::int64_t padded_count) {
+  RoundRow(dtype, in, count, out, padded_count);
+}
+}  // namespace HWY_NAMESPACE
+}  // namespace nibble
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace nibble {
+namespace {
+HWY_EXPORT(RoundOne);
+}
+
+void round_row(DType dtype, const float* in, std::int64_t count, float* out, std::int64_t padded_count) {
+  HWY_DYNAMIC_DISPATCH(RoundOne)(dtype, in, count, out, padded_count);
+}
+
+void cpu_matmul(const CpuRows& rows, CpuIsa isa, const QTensor& w, const MatArgs& args, Exec& exec) {
+  (void)isa;
+  const Arena::Scope scope(exec.arena);
+  const std::int64_t ldx = padded(w.cols), each = scratch_floats(args.m);
+  const std::span<float> x = exec.arena.take<float>(args.m * ldx);
+  const std::span<float> scratch = exec.arena.take<float>(each * exec.pool.size());
+  exec.pool.run(args.m, 4, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t i = begin; i < end; ++i) round_row(exec.compute, args.x + i * args.ldx, w.cols, x.data() + i * ldx, ldx);
+  });
+  exec.pool.run(w.rows, kRowBlock, [&](std::int64_t begin, std::int64_t end, int worker) {
+    rows.matmul({.w = &w, .x = x.data(), .m = args.m, .ldx = ldx, .y = args.y, .ldy = args.ldy, .bias = args.bias,
+                 .compute = exec.compute, .scratch = scratch.data() + worker * each},
+                begin, end);
+  });
+}
+
+void cpu_decode(const CpuRows& layout, const QTensor& w, std::int64_t row0, std::int64_t rows, float* out, Exec& exec) {
+  exec.pool.run(rows, 1, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t r = begin; r < end; ++r) layout.values(w, row0 + r, out + r * w.cols);
+  });
+}
+
+}  // namespace nibble
+#endif

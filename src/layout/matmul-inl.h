@@ -1,0 +1,100 @@
+// The generic matrix product: knows x, y and the vector width, not the format. A layout supplies a type
+//
+//   struct Row {
+//     Row(const QTensor& w, DType compute);
+//     void Factors(std::int64_t row, std::int64_t k0, std::int64_t count, float* out) const;   // see CpuRows::factors
+//     float Scale(std::int64_t row) const;                                                   // see CpuRows::row_scale
+//   };
+//
+// Rows are decoded chunk by chunk into first-level cache and multiplied from there; the store and the load that this costs use
+// ports that the arithmetic leaves idle. Each output is one vector of partial sums over increasing k, reduced at the end, whatever the
+// blocking: so it does not depend on m, on the other rows, or on the number of threads.
+#if defined(NIBBLE_LAYOUT_MATMUL_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef NIBBLE_LAYOUT_MATMUL_INL_H
+#undef NIBBLE_LAYOUT_MATMUL_INL_H
+#else
+#define NIBBLE_LAYOUT_MATMUL_INL_H
+#endif
+
+#include <algorithm>
+
+#include "device/cpu/simd-inl.h"
+#include "layout/cpu_matmul.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nibble {
+namespace HWY_NAMESPACE {
+
+/// Vectors of at most 16 lanes, as scratch_floats provides for.
+using Floats = hn::CappedTag<float, 16>;
+
+/// acc[r][i] += w[r] . x[i] lane by lane, over `count` inputs (a multiple of the lanes).
+template <int R, int M>
+HWY_INLINE void Tile(const float* HWY_RESTRICT w, const float* HWY_RESTRICT x, std::int64_t ldx, std::int64_t count,
+                     float* HWY_RESTRICT acc, std::int64_t acc_row) {
+  const Floats df;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(df));
+  hn::Vec<Floats> sums[R][M];
+  HWY_UNROLL(R) for (int r = 0; r < R; ++r) {
+    HWY_UNROLL(M) for (int i = 0; i < M; ++i) sums[r][i] = hn::Load(df, acc + r * acc_row + i * lanes);
+  }
+  for (std::int64_t k = 0; k < count; k += lanes) {
+    hn::Vec<Floats> in[M];
+    HWY_UNROLL(M) for (int i = 0; i < M; ++i) in[i] = hn::LoadU(df, x + i * ldx + k);
+    HWY_UNROLL(R) for (int r = 0; r < R; ++r) {
+      const auto weight = hn::Load(df, w + r * kChunk + k);
+      HWY_UNROLL(M) for (int i = 0; i < M; ++i) sums[r][i] = hn::MulAdd(weight, in[i], sums[r][i]);
+    }
+  }
+  HWY_UNROLL(R) for (int r = 0; r < R; ++r) {
+    HWY_UNROLL(M) for (int i = 0; i < M; ++i) hn::Store(sums[r][i], df, acc + r * acc_row + i * lanes);
+  }
+}
+
+/// All tokens against R decoded rows.
+template <int R, int M>
+HWY_INLINE void Tokens(const RowsJob& job, const float* w, std::int64_t k0, std::int64_t count, float* acc) {
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(Floats()));
+  std::int64_t i = 0;
+  for (; i + M <= job.m; i += M) Tile<R, M>(w, job.x + i * job.ldx + k0, job.ldx, count, acc + i * lanes, job.m * lanes);
+  for (; i < job.m; ++i) Tile<R, 1>(w, job.x + i * job.ldx + k0, job.ldx, count, acc + i * lanes, job.m * lanes);
+}
+
+HWY_INLINE void Block(const RowsJob& job, const float* w, std::int64_t rows, std::int64_t k0, std::int64_t count, float* acc) {
+  const std::int64_t acc_row = job.m * static_cast<std::int64_t>(hn::Lanes(Floats()));
+  if (rows == kRowBlock && job.m == 1) return Tokens<kRowBlock, 1>(job, w, k0, count, acc);
+  std::int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) Tokens<4, HWY_TARGET == HWY_AVX3 ? 4 : 2>(job, w + r * kChunk, k0, count, acc + r * acc_row);
+  for (; r < rows; ++r) Tokens<1, 4>(job, w + r * kChunk, k0, count, acc + r * acc_row);
+}
+
+template <class Row>
+HWY_INLINE void MatMulRows(const RowsJob& job, std::int64_t row0, std::int64_t row1) {
+  const Floats df;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(df));
+  const Row decoder(*job.w, job.compute);
+  float* weights = job.scratch;
+  float* acc = weights + kRowBlock * kChunk;
+  const std::int64_t cols = job.w->cols;
+  for (std::int64_t block = row0; block < row1; block += kRowBlock) {
+    const std::int64_t rows = std::min(kRowBlock, row1 - block);
+    std::fill_n(acc, rows * job.m * lanes, 0.0F);
+    for (std::int64_t k0 = 0; k0 < cols; k0 += kChunk) {
+      const std::int64_t count = std::min(kChunk, cols - k0);
+      for (std::int64_t r = 0; r < rows; ++r) decoder.Factors(block + r, k0, count, weights + r * kChunk);
+      Block(job, weights, rows, k0, padded(count), acc);
+    }
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const float scale = decoder.Scale(block + r), bias = job.bias != nullptr ? job.bias[block + r] : 0;
+      for (std::int64_t i = 0; i < job.m; ++i) {
+        const float sum = hn::GetLane(hn::SumOfLanes(df, hn::Load(df, acc + (r * job.m + i) * lanes)));
+        job.y[i * job.ldy + block + r] = sum * scale + bias;
+      }
+    }
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace nibble
+HWY_AFTER_NAMESPACE();
+#endif
