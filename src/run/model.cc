@@ -149,6 +149,14 @@ class DecoderModel final : public Model {
 
 }  // namespace
 
+std::int64_t Model::fork_sequence(std::int64_t, std::int64_t) {
+  throw runtime_failure("this model cannot fork a sequence");
+}
+
+void Model::truncate_sequence(std::int64_t, std::int64_t) {
+  throw runtime_failure("this model cannot shorten a sequence");
+}
+
 std::unique_ptr<Model> Model::load(std::shared_ptr<const Checkpoint> checkpoint, const ModelOptions& options,
                                    Exec& exec) {
   const DType kv = options.kv_dtype;

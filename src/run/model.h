@@ -52,9 +52,9 @@ class Model {
   virtual void close_sequence(std::int64_t sequence) = 0;
   virtual std::int64_t sequence_length(std::int64_t sequence) const = 0;
   /// A new sequence that begins with the first `rows` positions of `sequence`, sharing their pages.
-  virtual std::int64_t fork_sequence(std::int64_t sequence, std::int64_t rows) = 0;
-  /// Forgets all positions from `rows` on.
-  virtual void truncate_sequence(std::int64_t sequence, std::int64_t rows) = 0;
+  virtual std::int64_t fork_sequence(std::int64_t sequence, std::int64_t rows);
+  /// Forgets all positions from `rows` on. Both throw Error(runtime) where a model cannot do it.
+  virtual void truncate_sequence(std::int64_t sequence, std::int64_t rows);
 
   /// Appends the items' tokens and computes. `logits` gets f32 rows [vocab_size], item by item in order, position by
   /// position (one row per item unless all_logits). Error(bad_input) when an id is outside the vocabulary or a sequence
