@@ -65,6 +65,15 @@ class TableModel : public Model {
   std::int64_t sequence_length(std::int64_t sequence) const override {
     return static_cast<std::int64_t>(sequences_.at(sequence).size());
   }
+  std::int64_t fork_sequence(std::int64_t sequence, std::int64_t rows) override {
+    const std::int64_t id = next_++;
+    const auto& ids = sequences_.at(sequence);
+    sequences_[id].assign(ids.begin(), ids.begin() + rows);
+    return id;
+  }
+  void truncate_sequence(std::int64_t sequence, std::int64_t rows) override {
+    sequences_.at(sequence).resize(static_cast<std::size_t>(rows));
+  }
   void forward(std::span<const BatchItem> items, std::vector<float>& logits, Exec&) override {
     logits.clear();
     for (const BatchItem& item : items) {

@@ -16,18 +16,20 @@ constexpr std::int64_t kMaxRows = 512;
 /// A sequence that is closed again whatever happens.
 class OpenSequence {
  public:
-  explicit OpenSequence(const EvalModel& eval) : eval_(eval), id_(eval.model.open_sequence()) {}
+  OpenSequence(const EvalModel& eval, std::int64_t length)
+      : eval_(eval), length_(length), id_(eval.model.open_sequence()) {}
   ~OpenSequence() { eval_.model.close_sequence(id_); }
   OpenSequence(const OpenSequence&) = delete;
   OpenSequence& operator=(const OpenSequence&) = delete;
 
   void forward(std::span<const std::int32_t> ids, bool all_logits, std::vector<float>& logits) {
-    const BatchItem item{.sequence = id_, .ids = ids, .all_logits = all_logits};
+    const BatchItem item{.sequence = id_, .ids = ids, .all_logits = all_logits, .final_length = length_};
     eval_.model.forward({&item, 1}, logits, eval_.exec);
   }
 
  private:
   EvalModel eval_;
+  std::int64_t length_;
   std::int64_t id_;
 };
 
@@ -41,9 +43,10 @@ class WindowScorer {
 
   /// Appends the scores of the window's targets.
   void score(const Window& window, std::vector<TokenScore>& scores) {
-    OpenSequence sequence(model_);
+    const auto length = static_cast<std::int64_t>(window.ids.size());
+    OpenSequence sequence(model_, length);
     std::optional<OpenSequence> base_sequence;
-    if (base_ != nullptr) base_sequence.emplace(*base_);
+    if (base_ != nullptr) base_sequence.emplace(*base_, length);
     const std::span<const std::int32_t> ids(window.ids);
     const auto targets = std::span<const std::int32_t>(window.targets);
     // Positions before the first scored one need no logits.
