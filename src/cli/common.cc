@@ -64,14 +64,14 @@ DType compute_dtype(const std::string& dtype, const Checkpoint& checkpoint) {
   return std::any_of(tensors.begin(), tensors.end(), is_bf16) ? DType::bf16 : DType::f32;
 }
 
-OpenedModel open_model(const ModelFlags& flags, Compute& compute, std::int64_t max_context) {
+OpenedModel open_model(const ModelFlags& flags, Exec& exec, std::int64_t max_context) {
   OpenedModel opened;
   opened.checkpoint = Checkpoint::open(flags.model);
-  compute.exec().compute = compute_dtype(flags.dtype, *opened.checkpoint);
+  exec.compute = compute_dtype(flags.dtype, *opened.checkpoint);
   ModelOptions options;
   options.kv_dtype = dtype_from_name(flags.kv_dtype).value_or(DType::f32);
   options.max_context = max_context;
-  opened.model = Model::load(opened.checkpoint, options, compute.exec());
+  opened.model = Model::load(opened.checkpoint, options, exec);
   return opened;
 }
 

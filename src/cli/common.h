@@ -52,8 +52,8 @@ struct OpenedModel {
   std::shared_ptr<const Checkpoint> checkpoint;
   std::unique_ptr<Model> model;
 };
-/// Opens flags.model and sets compute.exec().compute. `max_context` as in ModelOptions.
-OpenedModel open_model(const ModelFlags& flags, Compute& compute, std::int64_t max_context = 0);
+/// Opens flags.model and sets exec.compute. `max_context` as in ModelOptions.
+OpenedModel open_model(const ModelFlags& flags, Exec& exec, std::int64_t max_context = 0);
 
 /// The file's text ("-": standard input); must be valid UTF-8, a byte order mark is dropped. Error(bad_input) else.
 std::string read_text_input(const std::string& file);

@@ -46,7 +46,7 @@ std::vector<std::vector<std::int32_t>> read_ids(const std::string& file, const M
 
 void write_logits(const LogitsFlags& flags) {
   Compute compute(flags.model.compute);
-  const OpenedModel opened = open_model(flags.model, compute);
+  const OpenedModel opened = open_model(flags.model, compute.exec());
   const std::int64_t vocab = opened.model->info().vocab_size;
   const std::vector<std::vector<std::int32_t>> sequences = read_ids(flags.ids, opened.model->info());
   std::vector<TensorPlan> plan;
