@@ -5,8 +5,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <fstream>
+#include <cctype>
 
+#include "base/error.h"
+#include "base/json.h"
 #include "support/loaded_model.h"
 #include "support/test_support.h"
 
@@ -113,6 +115,116 @@ INSTANTIATE_TEST_SUITE_P(Models, RealModel,
                          testing::Values("adi-shakespeare-gpt2", "babyllama361-llama", "capp-gpt2",
                                          "gagan-shakespeare-opt", "poem-llama", "stories260K-llama", "nibble-demo"),
                          test_name);
+
+// A small model whose files a test may change before it is loaded.
+class BadModel : public testing::Test {
+ protected:
+  void SetUp() override {
+    for (const char* name : {"config.json", "model.safetensors"}) {
+      fs::copy_file(test::data("models/llama") / name, dir_ / name);
+    }
+    config_ = Json::read(dir_ / "config.json");
+  }
+  std::string load_error() {
+    test::write_text(dir_ / "config.json", config_.dump());
+    try {
+      LoadedModel model(dir_.path());
+    } catch (const Error& error) {
+      EXPECT_EQ(error.exit_code(), 2);
+      return error.what();
+    }
+    return "";
+  }
+  test::TempDir dir_;
+  Json config_;
+};
+
+TEST_F(BadModel, NamesTheTensor) {
+  EXPECT_EQ(load_error(), "");
+  config_.set("vocab_size", 97);
+  EXPECT_NE(load_error().find("tensor model.embed_tokens.weight has shape [96, 48], but config.json asks for [97, 48]"),
+            std::string::npos);
+  config_.set("vocab_size", 96);
+  config_.set("num_hidden_layers", 3);
+  EXPECT_NE(load_error().find("tensor model.layers.2.input_layernorm.weight is missing"), std::string::npos);
+  config_.set("num_hidden_layers", 2);
+  config_.set("attention_bias", true);
+  EXPECT_NE(load_error().find("tensor model.layers.0.self_attn.q_proj.bias is missing"), std::string::npos);
+  config_.set("architectures", Json::Array{"GPT2LMHeadModel"});
+  EXPECT_NE(load_error().find("tensor transformer.wte.weight is missing"), std::string::npos);
+}
+
+TEST(Model, RefusesWhatItCannotCompute) {
+  LoadedModel m(test::data("models/llama"));
+  const auto error_of = [&](std::vector<std::int32_t> ids) {
+    try {
+      m.one_shot(ids);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(error_of({0, 96}), "token id 96 is outside the model's vocabulary of 96");
+  EXPECT_NE(error_of({-1}), "");
+  EXPECT_NE(error_of({}), "");
+  EXPECT_EQ(error_of(std::vector<std::int32_t>(65, 3)), "the sequence would have 65 tokens, but the context holds 64");
+  EXPECT_EQ(error_of(std::vector<std::int32_t>(64, 3)), "");
+}
+
+TEST(Model, ContextCanBeChosen) {
+  const std::vector<std::int32_t> ids(70, 3);
+  LoadedModel longer(test::data("models/llama"), {.max_context = 70});
+  EXPECT_EQ(longer.one_shot(ids).size(), 70u * 96);
+  LoadedModel learned(test::data("models/opt"), {.max_context = 70});
+  EXPECT_EQ(learned->info().context_length, 64);
+  EXPECT_THROW(learned.one_shot(ids), Error);
+}
+
+TEST(Model, ForkAndTruncateGoOnFromThere) {
+  LoadedModel m(test::data("models/mistral"));
+  const std::vector<std::int32_t> ids = Goldens(test::data("models/mistral/golden.safetensors")).ids(0);
+  const auto step = [&](std::int64_t sequence, std::size_t from, std::size_t count) {
+    const BatchItem item{sequence, std::span(ids).subspan(from, count), false, 0};
+    std::vector<float> logits;
+    m->forward({&item, 1}, logits, m.exec);
+    return logits;
+  };
+  const std::int64_t a = m->open_sequence();
+  step(a, 0, 20);
+  const std::int64_t b = m->fork_sequence(a, 12);
+  const std::vector<float> expected = step(a, 20, 1);
+  EXPECT_LT(relative_error(step(b, 12, 9), expected), kF32Bound);
+  m->truncate_sequence(a, 7);
+  EXPECT_LT(relative_error(step(a, 7, 14), expected), kF32Bound);
+  EXPECT_EQ(m->sequence_length(a), 21);
+}
+
+TEST(Model, SmallerKvElementsCostLittle) {
+  const fs::path folder = test::data("models/qwen3");
+  const Goldens g(folder / "golden.safetensors");
+  LoadedModel f16(folder, {.kv_dtype = DType::f16}), bf16(folder, {.kv_dtype = DType::bf16});
+  // Keys and values of about 1 rounded to 11 and 8 bits.
+  EXPECT_LT(relative_error(f16.one_shot(g.ids(0)), g.logits("f32", 0)), 2e-3);
+  EXPECT_LT(relative_error(bf16.one_shot(g.ids(0)), g.logits("f32", 0)), 1.6e-2);
+}
+
+TEST(Model, CountsParametersOnce) {
+  // Two layers of hidden 48, inner 80, 4 heads and 2 key/value heads of 16, tied embeddings of 96.
+  const std::int64_t layer = 2 * 48 * 64 + 2 * 48 * 32 + 3 * 48 * 80 + 2 * 48 + 2 * 16;
+  EXPECT_EQ(LoadedModel(test::data("models/qwen3"))->info().parameters, 96 * 48 + 2 * layer + 48);
+}
+
+TEST(Model, ForEachLogitsVisitsEveryPosition) {
+  const fs::path folder = test::data("models/llama-dynamic");
+  const Goldens g(folder / "golden.safetensors");
+  LoadedModel m(folder, {.prefill_chunk = 5});
+  std::vector<float> got;
+  for_each_logits(*m.model, g.ids(0), m.exec, [&](std::int64_t first, std::int64_t rows, const float* logits) {
+    EXPECT_EQ(first * 96, static_cast<std::int64_t>(got.size()));
+    got.insert(got.end(), logits, logits + rows * 96);
+  });
+  EXPECT_LT(relative_error(got, g.logits("f32", 0)), kF32Bound);
+}
 
 }  // namespace
 }  // namespace nibble
