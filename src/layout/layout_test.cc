@@ -21,7 +21,7 @@ struct Machine {
 
 affine::Plain random_plain(std::int64_t rows, std::int64_t cols, std::int64_t group, std::int32_t bits, DType dtype) {
   Rng rng(static_cast<std::uint64_t>(rows * 131 + cols * 17 + bits));
-  affine::Plain p{.rows = rows, .cols = cols, .group = group, .bits = bits, .dtype = dtype, .codes = {}, .scale = {}, .offset = {}};
+  affine::Plain p{.rows = rows, .cols = cols, .group = group, .bits = bits, .dtype = dtype, .codes = {}, .scale = {}, .offset = {}, .order = {}};
   p.offset_kind = bits % 2 == 0 ? affine::Offset::shift : affine::Offset::zero_point;
   for (std::int64_t i = 0; i < rows * cols; ++i) p.codes.push_back(static_cast<std::uint8_t>(rng.next() % (1U << bits)));
   for (std::int64_t i = 0; i < rows * affine::groups_of(cols, group); ++i) {
@@ -95,6 +95,57 @@ TEST(Affine, RefusesWrongParts) {
   refused([](affine::Plain& p) { p.codes[3] = 16; });
   refused([](affine::Plain& p) { p.scale.push_back(1); });
   refused([](affine::Plain& p) { p.offset.clear(); });
+}
+
+TEST(Affine, OrderMovesColumnsForEveryTarget) {
+  Machine m;
+  for (const DType stored : {DType::f32, DType::f16, DType::bf16}) {
+    for (const std::int32_t bits : {2, 3, 4, 8}) {
+      const std::int64_t rows = 67, cols = 160, group = 32, count = 3;
+      affine::Plain p = random_plain(rows, cols, group, bits, stored);
+      const QTensor plain = affine::pack(p, m.exec);
+      // Scales stay as they are stored, values are exact products in f32.
+      affine::Parts parts{.rows = rows, .cols = cols, .group = group, .bits = bits, .offset_kind = p.offset_kind,
+                          .dtype = DType::f32, .scale = Tensor(plain.part[1]), .offset = Tensor(plain.part[2]),
+                          .order = Tensor({cols}, DType::i32)};
+      for (std::int64_t j = 0; j < cols; ++j) parts.order.as<std::int32_t>()[static_cast<std::size_t>(j)] = static_cast<std::int32_t>(j * 37 % cols);
+      const auto fill = [&](const affine::CodeBlock& block) {
+        for (std::int64_t r = 0; r < block.rows; ++r) {
+          std::copy_n(p.codes.data() + (block.row0 + r) * cols + block.col0, block.cols, block.codes + r * affine::kBlockCols);
+        }
+      };
+      const QTensor w = affine::pack_blocks(parts, fill, m.exec);
+      EXPECT_EQ(affine::unpack(w, m.exec).codes, p.codes);
+      std::vector<float> x(static_cast<std::size_t>(count * cols)), expected(static_cast<std::size_t>(rows * cols));
+      for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 11) - 5;
+      for (std::int64_t i = 0; i < rows * cols; ++i) {
+        const std::int64_t r = i / cols, j = i % cols, g = r * 5 + j / group, to = r * cols + j * 37 % cols;
+        expected[static_cast<std::size_t>(to)] =
+            affine::value_of(DType::f32, p.offset_kind, p.scale[static_cast<std::size_t>(g)], p.offset[static_cast<std::size_t>(g)],
+                             p.codes[static_cast<std::size_t>(i)]);
+      }
+      for (const Target target : {Target::ref, Target::cpu}) {
+        m.exec.target = target;
+        std::vector<float> values(expected.size()), y(static_cast<std::size_t>(count * rows));
+        decode(w, 0, rows, values.data(), m.exec);
+        ASSERT_EQ(values, expected) << name_of(stored) << " " << bits << " bits, target " << static_cast<int>(target);
+        matmul(w, {.x = x.data(), .m = count, .ldx = cols, .y = y.data(), .ldy = rows}, m.exec);
+        for (std::int64_t i = 0; i < count; ++i) {
+          for (std::int64_t r = 0; r < rows; ++r) {
+            double sum = 0, size = 0;
+            for (std::int64_t k = 0; k < cols; ++k) {
+              const double product = static_cast<double>(x[static_cast<std::size_t>(i * cols + k)]) * expected[static_cast<std::size_t>(r * cols + k)];
+              sum += product;
+              size += std::abs(product);
+            }
+            ASSERT_NEAR(y[static_cast<std::size_t>(i * rows + r)], sum, 1e-6 * size);
+          }
+        }
+      }
+      parts.order.as<std::int32_t>()[1] = 0;
+      EXPECT_THROW(affine::pack_blocks(parts, fill, m.exec), Error);
+    }
+  }
 }
 
 TEST(Rows8, ValuesAndScaleForAllRows) {

@@ -65,7 +65,7 @@ Case affine_case(std::int32_t bits, std::int64_t group, affine::Offset kind, DTy
                  Exec& exec) {
   Rng rng(3);
   affine::Plain p{.rows = rows, .cols = cols, .group = group, .bits = bits, .offset_kind = kind, .dtype = dtype,
-                  .codes = {}, .scale = {}, .offset = {}};
+                  .codes = {}, .scale = {}, .offset = {}, .order = {}};
   const auto levels = static_cast<double>(1U << bits);
   for (std::int64_t i = 0; i < rows * cols; ++i) p.codes.push_back(static_cast<std::uint8_t>(rng.next() % (1U << bits)));
   for (std::int64_t i = 0; i < rows * affine::groups_of(cols, group); ++i) {

@@ -1,15 +1,18 @@
 #include "layout/affine/affine.h"
 
 #include <array>
+#include <span>
+#include <vector>
 
 #include "layout/affine/codes.h"
 #include "layout/affine/kernels.h"
+#include "layout/affine/order.h"
 #include "layout/ref-inl.h"
 
 namespace nibble::affine {
 namespace {
 
-constexpr std::string_view kParts[] = {"codes", "scale", "offset", "kind"};
+constexpr std::string_view kParts[] = {"codes", "scale", "offset", "kind", "order"};
 
 /// Calls f(k, codes, count) for the blocks of a row.
 template <class F>
@@ -34,29 +37,86 @@ void decode_row(const QTensor& w, std::int64_t row, float* out) {
   });
 }
 
-void ref_matmul(const QTensor& w, const MatArgs& args, Exec& exec) { ref::matmul(w, args, exec, &decode_row); }
+void ref_matmul(const QTensor& w, const MatArgs& args, Exec& exec) {
+  in_stored_order(w, args, exec, [&](const MatArgs& ordered) { ref::matmul(w, ordered, exec, &decode_row); });
+}
 void ref_decode(const QTensor& w, std::int64_t row0, std::int64_t rows, float* out, Exec& exec) {
   ref::decode(w, row0, rows, out, exec, &decode_row);
+  to_input_order(w, rows, out, exec);
 }
 
 constexpr Kernels kRef{&ref_matmul, &ref_decode};
 
-void check_plain(const Plain& p) {
+void check_float(DType dtype, const char* what) {
+  if (dtype != DType::f32 && dtype != DType::f16 && dtype != DType::bf16) {
+    throw bad_input("affine weight: ", what, " of ", name_of(dtype), " (f32, f16 and bf16 are supported)");
+  }
+}
+
+void check_order(std::span<const std::int32_t> order) {
+  std::vector<bool> seen(order.size());
+  for (const std::int32_t input : order) {
+    if (input < 0 || static_cast<std::size_t>(input) >= order.size() || seen[static_cast<std::size_t>(input)]) {
+      throw bad_input("affine weight: the order of inputs is no permutation");
+    }
+    seen[static_cast<std::size_t>(input)] = true;
+  }
+}
+
+template <class P>
+void check_form(const P& p) {
   if (p.bits < 1 || p.bits > 8) throw bad_input("affine weight: ", p.bits, " bits (1 to 8 are supported)");
   if (p.rows < 0 || p.cols < 0) throw bad_input("affine weight: shape ", to_string({p.rows, p.cols}));
   if (p.group < 1) throw bad_input("affine weight: group of ", p.group);
-  if (p.dtype != DType::f32 && p.dtype != DType::f16 && p.dtype != DType::bf16) {
-    throw bad_input("affine weight: dtype ", name_of(p.dtype), " (f32, f16 and bf16 are supported)");
-  }
-  const auto codes = static_cast<std::size_t>(count_of({p.rows, p.cols}));
-  const auto groups = static_cast<std::size_t>(count_of({p.rows, groups_of(p.cols, p.group)}));
-  if (p.codes.size() != codes) throw bad_input("affine weight: ", p.codes.size(), " codes, expected ", codes);
-  if (p.scale.size() != groups) throw bad_input("affine weight: ", p.scale.size(), " scales, expected ", groups);
-  if (p.offset.size() != groups) throw bad_input("affine weight: ", p.offset.size(), " offsets, expected ", groups);
+  check_float(p.dtype, "values");
+  count_of({p.rows, p.cols});
+}
+
+void check_count(std::int64_t found, std::int64_t expected, const char* what) {
+  if (found != expected) throw bad_input("affine weight: ", found, " ", what, ", expected ", expected);
+}
+
+void check_parts(const Parts& p) {
+  check_form(p);
+  check_float(p.scale.dtype(), "scales");
+  check_float(p.offset.dtype(), "offsets");
+  const std::int64_t groups = p.rows * groups_of(p.cols, p.group);
+  check_count(p.scale.count(), groups, "scales");
+  check_count(p.offset.count(), groups, "offsets");
+  if (p.order.count() == 0) return;
+  check_count(p.order.count(), p.cols, "inputs in the order");
+  check_order(p.order.view().as<std::int32_t>());
+}
+
+void check_plain(const Plain& p) {
+  check_form(p);
+  const std::int64_t groups = p.rows * groups_of(p.cols, p.group);
+  check_count(static_cast<std::int64_t>(p.codes.size()), p.rows * p.cols, "codes");
+  check_count(static_cast<std::int64_t>(p.scale.size()), groups, "scales");
+  check_count(static_cast<std::int64_t>(p.offset.size()), groups, "offsets");
   const int limit = 1 << p.bits;
   for (const std::uint8_t code : p.codes) {
     if (code >= limit) throw bad_input("affine weight: code ", int{code}, " does not fit ", p.bits, " bits");
   }
+}
+
+Tensor float_tensor(const std::vector<float>& values, Shape shape, DType dtype) {
+  Tensor out(std::move(shape), dtype);
+  convert_from_f32(dtype, values.data(), out.data(), out.count());
+  return out;
+}
+
+/// Calls f(block) for every block of the matrix, rows split over the threads; block.codes is scratch of the thread.
+template <class F>
+void for_tiles(std::int64_t rows, std::int64_t cols, Exec& exec, F&& f) {
+  exec.pool.run(rows, kBlockRows, [&](std::int64_t begin, std::int64_t end, int) {
+    alignas(64) std::array<std::uint8_t, kBlockRows * kBlockCols> codes;
+    for (std::int64_t r = begin; r < end; r += kBlockRows) {
+      for (std::int64_t k = 0; k < cols; k += kBlockCols) {
+        f(CodeBlock{r, std::min(kBlockRows, end - r), k, std::min(kBlockCols, cols - k), codes.data()});
+      }
+    }
+  });
 }
 
 }  // namespace
@@ -65,54 +125,77 @@ constexpr Layout kLayout{"affine", kParts, {&kRef, &kCpu}};
 
 Offset offset_kind(const QTensor& w) { return static_cast<Offset>(w.part[3].data()[0]); }
 
-QTensor pack(const Plain& plain, Exec& exec) {
-  check_plain(plain);
-  const std::int64_t groups = groups_of(plain.cols, plain.group), bytes = row_bytes(plain.cols, plain.bits);
-  struct Parts {
-    Tensor codes, scale, offset, kind;
+QTensor pack_blocks(Parts parts, const std::function<void(const CodeBlock&)>& fill, Exec& exec) {
+  check_parts(parts);
+  struct Memory {
+    Tensor codes, scale, offset, kind, order;
   };
-  auto parts = std::make_shared<Parts>(Parts{Tensor({plain.rows, bytes}, DType::u8), Tensor({plain.rows, groups}, plain.dtype),
-                                             Tensor({plain.rows, groups}, plain.dtype), Tensor({1}, DType::u8)});
-  convert_from_f32(plain.dtype, plain.scale.data(), parts->scale.data(), parts->scale.count());
-  convert_from_f32(plain.dtype, plain.offset.data(), parts->offset.data(), parts->offset.count());
-  parts->kind.data()[0] = static_cast<std::byte>(plain.offset_kind);
-  std::uint8_t* out = reinterpret_cast<std::uint8_t*>(parts->codes.data());
-  exec.pool.run(plain.rows, 1, [&](std::int64_t begin, std::int64_t end, int) {
-    std::array<std::uint8_t, kBlock> block;
-    for (std::int64_t r = begin; r < end; ++r) {
-      std::uint8_t* data = out + r * bytes;
-      for (std::int64_t k = 0; k < plain.cols; k += kBlock) {
-        const std::int64_t real = std::min(kBlock, plain.cols - k);
-        block.fill(0);
-        std::copy_n(plain.codes.data() + r * plain.cols + k, real, block.begin());
-        data = pack_block(block.data(), padded_cols(real), plain.bits, data);
-      }
+  auto memory = std::make_shared<Memory>(Memory{Tensor({parts.rows, row_bytes(parts.cols, parts.bits)}, DType::u8), parts.scale,
+                                                parts.offset, Tensor({1}, DType::u8), parts.order});
+  memory->kind.data()[0] = static_cast<std::byte>(parts.offset_kind);
+  auto* const out = reinterpret_cast<std::uint8_t*>(memory->codes.data());
+  const std::int64_t bytes = row_bytes(parts.cols, parts.bits);
+  for_tiles(parts.rows, parts.cols, exec, [&](const CodeBlock& block) {
+    fill(block);
+    const std::int64_t stored = padded_cols(block.cols);
+    for (std::int64_t r = 0; r < block.rows; ++r) {
+      std::uint8_t* codes = block.codes + r * kBlockCols;
+      std::fill(codes + block.cols, codes + stored, std::uint8_t{0});
+      pack_block(codes, stored, parts.bits, out + (block.row0 + r) * bytes + block.col0 / 8 * parts.bits);
     }
   });
   QTensor w;
   w.layout = &kLayout;
-  w.rows = plain.rows;
-  w.cols = plain.cols;
-  w.bits = plain.bits;
-  w.group = plain.group;
-  w.dtype = plain.dtype;
-  w.part = {parts->codes.view(), parts->scale.view(), parts->offset.view(), parts->kind.view()};
-  w.owner = parts;
+  w.rows = parts.rows;
+  w.cols = parts.cols;
+  w.bits = parts.bits;
+  w.group = parts.group;
+  w.dtype = parts.dtype;
+  w.part = {memory->codes.view(), memory->scale.view(), memory->offset.view(), memory->kind.view(), memory->order.view()};
+  w.owner = memory;
   return w;
+}
+
+void unpack_blocks(const QTensor& w, const std::function<void(const CodeBlock&)>& take, Exec& exec) {
+  check(w.layout == &kLayout, "affine::unpack_blocks: another layout");
+  const auto* const data = reinterpret_cast<const std::uint8_t*>(w.part[0].data());
+  const std::int64_t bytes = row_bytes(w.cols, w.bits);
+  for_tiles(w.rows, w.cols, exec, [&](const CodeBlock& block) {
+    for (std::int64_t r = 0; r < block.rows; ++r) {
+      unpack_block(data + (block.row0 + r) * bytes + block.col0 / 8 * w.bits, padded_cols(block.cols), w.bits,
+                   block.codes + r * kBlockCols);
+    }
+    take(block);
+  });
+}
+
+QTensor pack(const Plain& plain, Exec& exec) {
+  check_plain(plain);
+  const Shape groups{plain.rows, groups_of(plain.cols, plain.group)};
+  Parts parts{.rows = plain.rows, .cols = plain.cols, .group = plain.group, .bits = plain.bits, .offset_kind = plain.offset_kind,
+              .dtype = plain.dtype, .scale = float_tensor(plain.scale, groups, plain.dtype),
+              .offset = float_tensor(plain.offset, groups, plain.dtype), .order = {}};
+  if (!plain.order.empty()) {
+    parts.order = Tensor(View(plain.order.data(), {static_cast<std::int64_t>(plain.order.size())}, DType::i32));
+  }
+  return pack_blocks(std::move(parts), [&](const CodeBlock& block) {
+    for (std::int64_t r = 0; r < block.rows; ++r) {
+      std::copy_n(plain.codes.data() + (block.row0 + r) * plain.cols + block.col0, block.cols, block.codes + r * kBlockCols);
+    }
+  }, exec);
 }
 
 Plain unpack(const QTensor& w, Exec& exec) {
   check(w.layout == &kLayout, "affine::unpack: another layout");
   Plain p{.rows = w.rows, .cols = w.cols, .group = w.group, .bits = w.bits, .offset_kind = offset_kind(w), .dtype = w.dtype,
-          .codes = {}, .scale = w.part[1].to_f32(), .offset = w.part[2].to_f32()};
+          .codes = {}, .scale = w.part[1].to_f32(), .offset = w.part[2].to_f32(), .order = {}};
   p.codes.resize(static_cast<std::size_t>(w.rows * w.cols));
-  exec.pool.run(w.rows, 1, [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      for_blocks(w, r, [&](std::int64_t k, const std::uint8_t* codes, std::int64_t count) {
-        std::copy_n(codes, count, p.codes.begin() + r * w.cols + k);
-      });
+  if (has_order(w)) p.order.assign(order_of(w).begin(), order_of(w).end());
+  unpack_blocks(w, [&](const CodeBlock& block) {
+    for (std::int64_t r = 0; r < block.rows; ++r) {
+      std::copy_n(block.codes + r * kBlockCols, block.cols, p.codes.data() + (block.row0 + r) * w.cols + block.col0);
     }
-  });
+  }, exec);
   return p;
 }
 

@@ -8,10 +8,13 @@
 // private to this layout (kernels choose it); pack() and unpack() are the border.
 //
 //   part 0 codes   packed
-//   part 1 scale   [rows, groups]  dtype
-//   part 2 offset  [rows, groups]  dtype
+//   part 1 scale   [rows, groups]  f32, f16 or bf16
+//   part 2 offset  [rows, groups]  the same
 //   part 3 kind    [1]             u8, an Offset
+//   part 4 order   [cols] or none  i32: column j of codes, scales and groups is input order[j] (GPTQ's act-order).
+//                                  Products gather x once; decode gives columns in input order.
 #pragma once
+#include <functional>
 #include <vector>
 
 #include "layout/layout.h"
@@ -25,6 +28,9 @@ enum class Offset : std::uint8_t { shift, zero_point };
 /// What w.part[2] holds.
 Offset offset_kind(const QTensor& w);
 
+/// Whether the columns lie in another order than the inputs.
+inline bool has_order(const QTensor& w) { return !w.part[4].empty(); }
+
 /// Groups of a row.
 inline std::int64_t groups_of(std::int64_t cols, std::int64_t group) { return cols == 0 ? 0 : (cols - 1) / group + 1; }
 
@@ -35,6 +41,32 @@ inline float value_of(DType dtype, Offset kind, float scale, float offset, std::
   return round_to(dtype, scale * (q - offset));
 }
 
+/// Everything of a weight but its codes.
+struct Parts {
+  std::int64_t rows = 0, cols = 0, group = 0;
+  std::int32_t bits = 0;
+  Offset offset_kind = Offset::shift;
+  DType dtype = DType::f32;  ///< f32, f16 or bf16: of the values
+  Tensor scale;              ///< [rows, groups] f32, f16 or bf16, kept as it is
+  Tensor offset;             ///< like scale
+  Tensor order;              ///< [cols] i32, a permutation; or empty
+};
+
+/// A block of codes on its way to or from a format: codes[r * kBlockCols + i] belongs to row row0 + r, column col0 + i.
+struct CodeBlock {
+  std::int64_t row0 = 0, rows = 0;  ///< row0 is a multiple of kBlockRows, rows <= kBlockRows
+  std::int64_t col0 = 0, cols = 0;  ///< col0 is a multiple of kBlockCols, cols <= kBlockCols
+  std::uint8_t* codes = nullptr;
+};
+inline constexpr std::int64_t kBlockRows = 64, kBlockCols = 128;
+
+/// Packs without a plain copy of the matrix: `fill` writes each block's codes (each < 2^bits; it must not throw; all
+/// threads call it). Throws as pack does.
+QTensor pack_blocks(Parts parts, const std::function<void(const CodeBlock&)>& fill, Exec& exec);
+
+/// The inverse: gives every block once, columns in stored order.
+void unpack_blocks(const QTensor& w, const std::function<void(const CodeBlock&)>& take, Exec& exec);
+
 /// The plain form: what formats are read into and written from. groups = ceil(cols / group).
 struct Plain {
   std::int64_t rows = 0, cols = 0, group = 0;
@@ -44,6 +76,7 @@ struct Plain {
   std::vector<std::uint8_t> codes;  ///< [rows, cols], each < 2^bits
   std::vector<float> scale;         ///< [rows, groups], exactly representable in dtype
   std::vector<float> offset;        ///< [rows, groups], exactly representable in dtype
+  std::vector<std::int32_t> order;  ///< [cols] or empty: see part 4
 };
 
 /// Throws Error(bad_input) when sizes disagree, bits or group are out of range, or a code does not fit.

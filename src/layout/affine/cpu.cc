@@ -13,6 +13,7 @@
 #include "layout/affine/affine.h"
 #include "layout/affine/codes.h"
 #include "layout/affine/kernels.h"
+#include "layout/affine/order.h"
 #include "layout/matmul-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -63,6 +64,8 @@ class Row {
         bits_(w.bits),
         kind_(offset_kind(w)),
         dtype_(w.dtype),
+        scale_dtype_(w.part[1].dtype()),
+        offset_dtype_(w.part[2].dtype()),
         round_to_(compute == w.dtype ? DType::f32 : compute) {}
 
   HWY_INLINE void Factors(std::int64_t row, std::int64_t k0, std::int64_t count, float* HWY_RESTRICT out) const {
@@ -79,12 +82,17 @@ class Row {
   float Scale(std::int64_t) const { return 1; }
 
  private:
-  HWY_INLINE float Scalar(const std::byte* from, std::int64_t index) const {
-    if (dtype_ != DType::bf16) return load_as_f32(dtype_, from, index);
+  static HWY_INLINE float Scalar(DType dtype, const std::byte* from, std::int64_t index) {
+    if (dtype == DType::f32) return load_as_f32(dtype, from, index);
     std::uint16_t bits;
     std::memcpy(&bits, from + 2 * index, sizeof bits);
-    return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+    if (dtype == DType::bf16) return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+    const hn::CappedTag<float, 4> df;
+    const hn::Rebind<hwy::float16_t, decltype(df)> half;
+    return hn::GetLane(hn::PromoteTo(df, hn::BitCast(half, hn::Set(hn::RebindToUnsigned<decltype(half)>(), bits))));
   }
+  HWY_INLINE float ScaleOf(std::int64_t index) const { return Scalar(scale_dtype_, scales_, index); }
+  HWY_INLINE float OffsetOf(std::int64_t index) const { return Scalar(offset_dtype_, offsets_, index); }
 
   HWY_INLINE V Round(V v) const {
     const Floats df;
@@ -103,13 +111,13 @@ class Row {
   HWY_INLINE Table MakeTable(std::int64_t index, float*) const {
     const Floats df;
     const auto lane = hn::And(hn::Iota(hn::RebindToSigned<Floats>(), 0), hn::Set(hn::RebindToSigned<Floats>(), (1 << kBits) - 1));
-    return Table(Values(hn::ConvertTo(df, lane), hn::Set(df, Scalar(scales_, index)), hn::Set(df, Scalar(offsets_, index))));
+    return Table(Values(hn::ConvertTo(df, lane), hn::Set(df, ScaleOf(index)), hn::Set(df, OffsetOf(index))));
   }
 #else
   template <int kBits>
   HWY_INLINE Table MakeTable(std::int64_t index, float* memory) const {
     const Floats df;
-    const V scale = hn::Set(df, Scalar(scales_, index)), offset = hn::Set(df, Scalar(offsets_, index));
+    const V scale = hn::Set(df, ScaleOf(index)), offset = hn::Set(df, OffsetOf(index));
     for (int q = 0; q < 1 << kBits; q += static_cast<int>(hn::Lanes(df))) {
       hn::Store(Values(hn::Iota(df, static_cast<float>(q)), scale, offset), df, memory + q);
     }
@@ -179,7 +187,7 @@ class Row {
     while (k < count) {
       const std::int64_t group = (k0 + k) / group_, index = row * groups_ + group;
       const std::int64_t end = std::min(count, group_ >= cols_ ? cols_ - k0 : (group + 1) * group_ - k0);
-      const float scale = Scalar(scales_, index), offset = Scalar(offsets_, index);
+      const float scale = ScaleOf(index), offset = OffsetOf(index);
       for (; k + lanes <= end; k += lanes) {
         const V q = hn::ConvertTo(df, hn::PromoteTo(di, hn::LoadU(du8, codes + k)));
         hn::StoreU(Values(q, hn::Set(df, scale), hn::Set(df, offset)), df, out + k);
@@ -193,7 +201,7 @@ class Row {
   std::int64_t cols_, group_, groups_, row_bytes_;
   std::int32_t bits_;
   Offset kind_;
-  DType dtype_, round_to_;
+  DType dtype_, scale_dtype_, offset_dtype_, round_to_;
 };
 
 void MatMul(const RowsJob& job, std::int64_t row0, std::int64_t row1) {
@@ -228,9 +236,12 @@ void values(const QTensor& w, std::int64_t row, float* out) {
   }
 }
 
-void matmul(const QTensor& w, const MatArgs& args, Exec& exec) { cpu_matmul(cpu_rows(), best_isa(), w, args, exec); }
+void matmul(const QTensor& w, const MatArgs& args, Exec& exec) {
+  in_stored_order(w, args, exec, [&](const MatArgs& ordered) { cpu_matmul(cpu_rows(), best_isa(), w, ordered, exec); });
+}
 void decode(const QTensor& w, std::int64_t row0, std::int64_t rows, float* out, Exec& exec) {
   cpu_decode(cpu_rows(), w, row0, rows, out, exec);
+  to_input_order(w, rows, out, exec);
 }
 }  // namespace
 
