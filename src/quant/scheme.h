@@ -23,11 +23,24 @@ struct ActivationQuant {
   bool quantize_output = false;
 };
 
+/// What a format holds of a linear beyond its weight: a zero-point convention, an order of tensors. Made by load() or a
+/// quantizer beside the QTensor, read by the same scheme's store(); kernels never see it.
+struct FormatRecord {
+  virtual ~FormatRecord() = default;
+};
+
 /// A linear module as read from a checkpoint.
 struct LinearWeights {
   QTensor weight;            ///< [out_features, in_features]
   std::optional<View> bias;  ///< [out_features]
   std::optional<ActivationQuant> activation;
+  std::shared_ptr<const FormatRecord> record;  ///< null where the format needs none
+};
+
+/// A tensor as a checkpoint holds it.
+struct StoredTensor {
+  std::string name;  ///< full name: "model.layers.0.self_attn.q_proj.qweight"
+  Tensor tensor;
 };
 
 /// [outputs, inputs] of a linear as the model's config has it; 0: unknown. Formats that store codes group by group do
@@ -50,6 +63,9 @@ class SchemeReader {
   virtual std::vector<std::string> modules() const = 0;
   /// One line for `inspect`: for example "int4, group_size 128, shift".
   virtual std::string describe(std::string_view module) const = 0;
+  /// Remarks on the checkpoint's config for `inspect`, one line each: keys that need nothing here, contradictions and
+  /// how they were settled.
+  virtual std::vector<std::string> notes() const { return {}; }
 };
 
 struct Scheme {
@@ -58,6 +74,8 @@ struct Scheme {
   /// Whether the checkpoint is this scheme's (from its JSON files and tensor names).
   bool (*claims)(const Checkpoint&) = nullptr;
   std::unique_ptr<SchemeReader> (*open)(std::shared_ptr<const Checkpoint>) = nullptr;
+  /// The exact inverse of SchemeReader::load: the tensors of `module` with the bytes that were loaded.
+  std::vector<StoredTensor> (*store)(const std::string& module, const LinearWeights& linear, Exec& exec) = nullptr;
 };
 
 std::span<const Scheme* const> all_schemes();
