@@ -3,11 +3,14 @@
 #include <CLI/CLI.hpp>
 
 #include <unistd.h>
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <iostream>
 #include <new>
+#include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "cli/commands.h"
@@ -29,6 +32,14 @@ int report(const std::string& message, int code) {
   return code;
 }
 
+/// Spellings that users bring from llama.cpp and that a parser of one-letter flags would take apart.
+std::vector<std::string> arguments_of(int argc, char** argv) {
+  std::vector<std::string> arguments(argv + 1, argv + argc);
+  std::replace(arguments.begin(), arguments.end(), std::string("-pg"), std::string("--pg"));
+  std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
+  return arguments;
+}
+
 }  // namespace
 
 int run(int argc, char** argv) {
@@ -42,7 +53,7 @@ int run(int argc, char** argv) {
 #include "cli/commands.def"
 #undef NIBBLE_COMMAND
   try {
-    app.parse(argc, argv);
+    app.parse(arguments_of(argc, argv));
     if (app.get_subcommands().empty()) {
       std::cout << app.help();
       return argc > 1 ? 0 : 2;

@@ -5,12 +5,16 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <fstream>
 #include <iostream>
 #include <iterator>
+#include <map>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/utf8.h"
+#include "quant/scheme.h"
 
 namespace nibble::cli {
 namespace {
@@ -75,6 +79,27 @@ OpenedModel open_model(const ModelFlags& flags, Exec& exec, std::int64_t max_con
   return opened;
 }
 
+std::string weights_text(std::shared_ptr<const Checkpoint> checkpoint) {
+  const WeightStore store(checkpoint);
+  std::map<std::string, std::int64_t> sizes;  // elements of each form; the form with most names the model
+  if (store.scheme() != nullptr) {
+    for (const std::string& module : store.reader()->modules()) {
+      const std::string form = store.reader()->describe(module);
+      ++sizes[std::string(store.scheme()->name) + " " + form.substr(0, form.find(','))];
+    }
+  } else {
+    for (const TensorEntry& entry : checkpoint->tensors())
+      sizes[std::string(name_of(entry.view.dtype()))] += entry.view.count();
+  }
+  if (sizes.empty()) return "empty";
+  const auto less = [](const auto& a, const auto& b) { return a.second < b.second; };
+  return std::max_element(sizes.begin(), sizes.end(), less)->first;
+}
+
+std::string model_type_text(const OpenedModel& opened) {
+  return opened.model->info().architecture + " " + weights_text(opened.checkpoint);
+}
+
 std::string read_text_input(const std::string& file) {
   const bool from_stdin = file == "-";
   std::string text =
@@ -88,6 +113,10 @@ std::string read_text_input(const std::string& file) {
 void print_json(const Json& json) { std::cout << json.dump(2) << '\n'; }
 
 std::int64_t peak_rss_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) return std::strtoll(line.c_str() + 6, nullptr, 10) * 1024;
+  }
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
   return static_cast<std::int64_t>(usage.ru_maxrss) * 1024;

@@ -55,13 +55,18 @@ struct OpenedModel {
 /// Opens flags.model and sets exec.compute. `max_context` as in ModelOptions.
 OpenedModel open_model(const ModelFlags& flags, Exec& exec, std::int64_t max_context = 0);
 
+/// How the weights are stored: the scheme and its form, or the float type: "quanto int4", "bf16".
+std::string weights_text(std::shared_ptr<const Checkpoint> checkpoint);
+/// One short name of a model: "LlamaForCausalLM quanto int4".
+std::string model_type_text(const OpenedModel& opened);
+
 /// The file's text ("-": standard input); must be valid UTF-8, a byte order mark is dropped. Error(bad_input) else.
 std::string read_text_input(const std::string& file);
 
 /// Prints a JSON document and a newline on stdout.
 void print_json(const Json& json);
 
-/// Most memory this process ever held, in bytes (the maximum resident set).
+/// Most memory this process held, in bytes: the high-water mark of its resident set.
 std::int64_t peak_rss_bytes();
 
 }  // namespace nibble::cli
