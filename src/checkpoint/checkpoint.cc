@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/shard_index.h"
+#include "checkpoint/torch_file.h"
 
 namespace nibble {
 namespace fs = std::filesystem;
@@ -64,6 +65,27 @@ fs::path weights_of(const fs::path& folder) {
                   "pytorch_model.bin, pytorch_model.bin.index.json, *.safetensors)");
 }
 
+/// A file of another kind would only give a puzzling complaint about its safetensors header.
+void refuse_other_kinds(const MappedFile& file) {
+  if (file.bytes().size() < 8) return;
+  const std::string_view head(reinterpret_cast<const char*>(file.bytes().data()),
+                              std::min<std::size_t>(file.bytes().size(), 64));
+  // Four zero bytes here are the upper half of a safetensors header's length.
+  if (head.substr(4, 4) == std::string_view("\0\0\0\0", 4)) return;
+  const auto begins = [&](std::string_view magic) { return head.substr(0, magic.size()) == magic; };
+  const std::string where = file.path().string();
+  if (begins("version https://git-lfs")) {
+    throw bad_input(where, ": a git-lfs pointer, not the file itself; fetch it with \"git lfs pull\"");
+  }
+  if (begins("<!") || begins("<html") || begins("<?xml") || begins("<HTML")) {
+    throw bad_input(where, ": a web page, not weights (a failed download?)");
+  }
+  if (begins("GGUF")) throw bad_input(where, ": a GGUF file; only safetensors and PyTorch files are read");
+  if (begins("\x80\x02") || begins("\x80\x03") || begins("\x80\x04") || begins("\x80\x05")) {
+    throw bad_input(where, ": a plain pickle, not a file written by torch.save");
+  }
+}
+
 }  // namespace
 
 /// Builds a Checkpoint file by file.
@@ -97,12 +119,22 @@ class CheckpointReader {
 
   void read_file(const fs::path& path) {
     const std::shared_ptr<const MappedFile> file = MappedFile::open(path);
+    owners_.push_back(file);
+    if (is_torch_file(*file)) {
+      TorchContent content = read_torch_file(file);
+      owners_.insert(owners_.end(), content.keep.begin(), content.keep.end());
+      append(std::move(content.tensors));
+      return;
+    }
+    refuse_other_kinds(*file);
     SafetensorsContent content = read_safetensors(*file);
     if (result_->metadata_.is_null()) result_->metadata_ = std::move(content.metadata);
+    append(std::move(content.tensors));
+  }
+
+  void append(std::vector<TensorEntry> tensors) {
     auto& all = result_->tensors_;
-    all.insert(all.end(), std::make_move_iterator(content.tensors.begin()),
-               std::make_move_iterator(content.tensors.end()));
-    owners_.push_back(file);
+    all.insert(all.end(), std::make_move_iterator(tensors.begin()), std::make_move_iterator(tensors.end()));
   }
 
   /// Orders by name; a name in two shards is an error.

@@ -125,21 +125,10 @@ class EntryReader {
   const std::string* name_ = nullptr;
 };
 
-bool starts_with(std::span<const std::byte> bytes, std::string_view text) {
-  return bytes.size() >= text.size() && std::memcmp(bytes.data(), text.data(), text.size()) == 0;
-}
-
 /// The header's text; throws when the file cannot be a safetensors file.
 std::string_view header_text(const MappedFile& file) {
   const auto bytes = file.bytes();
   const std::string where = file.path().string();
-  if (starts_with(bytes, "version https://git-lfs")) {
-    throw bad_input(where, ": a git-lfs pointer, not the file itself; fetch it with \"git lfs pull\"");
-  }
-  if (starts_with(bytes, "<!") || starts_with(bytes, "<html") || starts_with(bytes, "<?xml")) {
-    throw bad_input(where, ": a web page, not a safetensors file (a failed download?)");
-  }
-  if (starts_with(bytes, "GGUF")) throw bad_input(where, ": a GGUF file, not a safetensors file");
   if (bytes.size() < 8) throw bad_input(where, ": only ", bytes.size(), " bytes, too short for a safetensors file");
   std::uint64_t length = 0;
   std::memcpy(&length, bytes.data(), 8);
