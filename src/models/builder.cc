@@ -79,10 +79,16 @@ class Builder {
                     to_string(expected));
   }
 
+  void check_float(const std::string& tensor, const View& view) const {
+    const DType t = view.dtype();
+    if (t == DType::f32 || t == DType::f16 || t == DType::bf16) return;
+    throw bad_input(place(), ": tensor ", tensor, ": expected f32, f16 or bf16, found ", name_of(t));
+  }
+
   std::vector<float> vector(const std::string& tensor, std::int64_t size) const {
     const View& view = weights_.at(tensor);
     check_shape(tensor, view.shape(), {size});
-    if (!is_float(view.dtype())) throw bad_input(place(), ": tensor ", tensor, " holds no floats");
+    check_float(tensor, view);
     return view.to_f32();
   }
 
@@ -119,6 +125,7 @@ class Builder {
   LinearWeights transposed(const std::string& module, Size size) const {
     const View& from = weights_.at(module + ".weight");
     check_shape(module + ".weight", from.shape(), {size.inputs, size.outputs});
+    check_float(module + ".weight", from);
     Tensor to({size.outputs, size.inputs}, from.dtype());
     const std::size_t bytes = size_of(from.dtype());
     for (std::int64_t i = 0; i < size.inputs; ++i) {
@@ -137,6 +144,7 @@ class Builder {
     const std::string name = module_name(slot, -1) + ".weight";
     const View& view = weights_.at(name);
     check_shape(name, view.shape(), {rows, width});
+    check_float(name, view);
     return dense::make(view, weights_.owner());
   }
 

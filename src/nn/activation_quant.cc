@@ -40,25 +40,27 @@ void int8_product(const Linear& linear, const std::int8_t* codes, std::int64_t m
 
 }  // namespace
 
-float quantize_code(DType qtype, float x, float scale) {
-  if (qtype == DType::i8) return std::clamp(std::nearbyint(x / scale), -128.0f, 127.0f);
+float quantize_code(DType qtype, DType dtype, float x, float scale) {
+  const float ratio = round_to(dtype, round_to(dtype, x) / scale);
+  if (qtype == DType::i8) return std::isnan(ratio) ? 0.0f : std::clamp(std::nearbyint(ratio), -128.0f, 127.0f);
   const float limit = largest_finite(qtype);
-  return round_to(qtype, std::clamp(x / scale, -limit, limit));
+  return round_to(qtype, std::clamp(ratio, -limit, limit));
 }
 
 void forward_quantized(const Linear& linear, const float* x, std::int64_t m, float* y, Exec& exec) {
   const Arena::Scope scope(exec.arena);
   const ActivationQuant& a = *linear.activation;
+  const DType dtype = linear.weight.dtype;
   const std::int64_t in = m * linear.inputs(), out = m * linear.outputs();
   if (a.qtype == DType::i8 && is_int8_rows(linear.weight)) {
     std::int8_t* codes = exec.arena.take<std::int8_t>(in).data();
     for (std::int64_t i = 0; i < in; ++i)
-      codes[i] = static_cast<std::int8_t>(quantize_code(a.qtype, x[i], a.input_scale));
+      codes[i] = static_cast<std::int8_t>(quantize_code(a.qtype, dtype, x[i], a.input_scale));
     int8_product(linear, codes, m, y, exec);
   } else {
     float* rounded = exec.arena.take<float>(in).data();
     for (std::int64_t i = 0; i < in; ++i) {
-      rounded[i] = round_to(linear.weight.dtype, a.input_scale * quantize_code(a.qtype, x[i], a.input_scale));
+      rounded[i] = round_to(dtype, a.input_scale * quantize_code(a.qtype, dtype, x[i], a.input_scale));
     }
     MatArgs args;
     args.x = rounded;
@@ -71,7 +73,7 @@ void forward_quantized(const Linear& linear, const float* x, std::int64_t m, flo
   }
   if (!a.quantize_output) return;
   for (std::int64_t i = 0; i < out; ++i) {
-    y[i] = round_to(linear.weight.dtype, a.output_scale * quantize_code(a.qtype, y[i], a.output_scale));
+    y[i] = round_to(dtype, a.output_scale * quantize_code(a.qtype, dtype, y[i], a.output_scale));
   }
 }
 

@@ -10,8 +10,8 @@ namespace nibble::nn {
 /// y = linear(x) with linear.activation applied; shapes as Linear::forward.
 void forward_quantized(const Linear& linear, const float* x, std::int64_t m, float* y, Exec& exec);
 
-/// The code of a value: int8: clamp(rint(x / scale), -128, 127); float8: x / scale clamped to the finite range and
-/// rounded. Returned as f32, exact.
-float quantize_code(DType qtype, float x, float scale);
+/// The code of a value, exact in f32: int8: clamp(rint(x / scale), -128, 127), NaN becomes 0; float8: x / scale clamped
+/// to the finite range and rounded. `dtype`: the model's float type, to which x and the quotient are rounded first.
+float quantize_code(DType qtype, DType dtype, float x, float scale);
 
 }  // namespace nibble::nn

@@ -35,6 +35,31 @@ void project(const Attention& a, const float* x, std::int64_t rows, const Heads&
   }
 }
 
+/// Rotates x [rows, heads, head_dim], the output of `from`. An int8 output that is still a tensor of codes when Quanto
+/// rotates it is negated as int8: -(-128) wraps to -128, and with it the value.
+void rotate(const Linear& from, float* x, std::int64_t heads, std::int64_t head_dim, const Pass& pass, Exec& exec) {
+  const Arena::Scope scope(exec.arena);
+  const bool wraps = from.activation && from.activation->quantize_output && from.activation->qtype == DType::i8;
+  const std::int64_t half = pass.rope.rotary_dim / 2, count = pass.rows * heads * head_dim;
+  const float* before = x;
+  if (wraps) {
+    float* copy = exec.arena.take<float>(count).data();
+    std::copy_n(x, count, copy);
+    before = copy;
+  }
+  exec.ops().rope(x, pass.rope, pass.rows, heads, head_dim, exec);
+  if (!wraps) return;
+  const float lowest = round_to(from.weight.dtype, -128 * from.activation->output_scale);
+  for (std::int64_t i = 0; i < pass.rows * heads; ++i) {
+    const float* cos = pass.rope.cos + i / heads * half;
+    const float* sin = pass.rope.sin + i / heads * half;
+    for (std::int64_t j = 0; j < half; ++j) {
+      const float first = before[i * head_dim + j], second = before[i * head_dim + j + half];
+      if (second == lowest) x[i * head_dim + j] = first * cos[j] + second * sin[j];
+    }
+  }
+}
+
 }  // namespace
 
 void Attention::forward(const float* x, const Pass& pass, float* y, Exec& exec) const {
@@ -46,8 +71,10 @@ void Attention::forward(const float* x, const Pass& pass, float* y, Exec& exec) 
   if (q_norm.size > 0) q_norm.forward(h.q, pass.rows * heads, h.q, exec);
   if (k_norm.size > 0) k_norm.forward(h.k, pass.rows * kv_heads, h.k, exec);
   if (pass.rope.cos != nullptr) {
-    exec.ops().rope(h.q, pass.rope, pass.rows, heads, head_dim, exec);
-    exec.ops().rope(h.k, pass.rope, pass.rows, kv_heads, head_dim, exec);
+    // Norms of q and k lie between and leave no codes; nor does a fused product know whose codes it holds.
+    static const Linear kPlain;
+    rotate(q_norm.size > 0 ? kPlain : q, h.q, heads, head_dim, pass, exec);
+    rotate(k_norm.size > 0 ? kPlain : k, h.k, kv_heads, head_dim, pass, exec);
   }
 
   float* mixed = exec.arena.take<float>(pass.rows * q_width).data();
