@@ -71,6 +71,14 @@ std::shared_ptr<const MappedFile> MappedFile::open(const fs::path& file) {
   return std::shared_ptr<const MappedFile>(new MappedFile(file, data, size));
 }
 
+void release_pages(std::span<const std::byte> bytes) {
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<std::uintptr_t>(bytes.data()) + page - 1) / page * page;
+  const auto end = (reinterpret_cast<std::uintptr_t>(bytes.data()) + bytes.size()) / page * page;
+  // Advice: when the system does not take it, the pages merely stay.
+  if (begin < end) static_cast<void>(::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED));
+}
+
 std::string read_file(const fs::path& file, std::int64_t max_bytes) {
   const auto [raw, size] = open_regular(file);
   const Fd fd(raw);

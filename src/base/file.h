@@ -29,6 +29,10 @@ class MappedFile {
   std::size_t size_;
 };
 
+/// Tells the system that the pages of a MappedFile that lie inside `bytes` are not needed soon: they leave this
+/// process's memory and are read again on the next use. Never for other memory: its contents would be lost.
+void release_pages(std::span<const std::byte> bytes);
+
 /// The whole regular file as bytes; Error(bad_input) when it is missing, not regular or larger than `max_bytes`.
 std::string read_file(const std::filesystem::path& file, std::int64_t max_bytes = std::int64_t{1} << 34);
 

@@ -1,0 +1,220 @@
+// nibble quantize: a float checkpoint in, a quantized checkpoint out.
+#include <CLI/CLI.hpp>
+
+#include <chrono>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+
+#include "cli/commands.h"
+#include "cli/common.h"
+#include "cli/progress_bar.h"
+#include "cli/table.h"
+#include "quant/quantize_checkpoint.h"
+#include "quant/quanto/quantizer.h"
+
+namespace nibble::cli {
+namespace {
+
+struct Flags {
+  std::string model;
+  std::string out;
+  std::string method = "quanto";
+  std::string weights = "int8";
+  std::string activations = "none";
+  std::string optimizer = "auto";
+  std::int64_t group_size = 128;
+  bool zero_point = false;
+  bool exact_shift = false;
+  ModuleSelection selection;
+  std::string dataset;
+  std::int64_t samples = 128;
+  std::int64_t seqlen = 512;
+  double momentum = 0.9;
+  std::string max_shard_size = "5GB";
+  bool force = false;
+  bool dry_run = false;
+  bool json = false;
+  ComputeFlags compute;
+};
+
+quanto::Config quanto_config(const Flags& flags) {
+  quanto::Config config;
+  const auto qtype = quanto::qtype_from_name(flags.weights);
+  if (!qtype) throw bad_input("--weights: unknown type ", printable(flags.weights));
+  config.weights.qtype = *qtype;
+  config.weights.optimizer = quanto::optimizer_from_name(flags.optimizer).value_or(quanto::Optimizer::automatic);
+  config.weights.group_size = flags.group_size;
+  config.weights.zero_point = flags.zero_point;
+  config.weights.exact_shift = flags.exact_shift;
+  if (flags.activations != "none") {
+    config.activations = quanto::qtype_from_name(flags.activations);
+    if (!config.activations) throw bad_input("--activations: unknown type ", printable(flags.activations));
+    if (flags.dataset.empty()) throw bad_input("--activations needs --dataset FILE to calibrate on");
+  } else if (!flags.dataset.empty()) {
+    throw bad_input("--dataset calibrates activations: name their type with --activations");
+  }
+  return config;
+}
+
+std::string sizes(std::int64_t from, std::int64_t to) {
+  return byte_text(static_cast<double>(from)) + " -> " + byte_text(static_cast<double>(to));
+}
+
+void print_plan(const QuantizationPlan& plan) {
+  std::vector<std::vector<std::string>> rows;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    const View& view = tensor.source->view;
+    const bool copied = tensor.module.empty();
+    const double bits =
+        view.empty() ? 0 : 8.0 * static_cast<double>(tensor.bytes_out) / static_cast<double>(view.count());
+    rows.push_back({printable(copied ? tensor.source->name : tensor.module + ".weight"), to_string(view.shape()),
+                    std::string(name_of(view.dtype())), copied ? "kept" : tensor.scheme, fixed(bits, 3),
+                    byte_text(static_cast<double>(tensor.bytes_in)), byte_text(static_cast<double>(tensor.bytes_out))});
+  }
+  std::cout << markdown_table({{"tensor", false},
+                               {"shape", false},
+                               {"dtype", false},
+                               {"becomes", false},
+                               {"bits/weight", true},
+                               {"size", true},
+                               {"new size", true}},
+                              rows)
+            << '\n';
+}
+
+void print_totals(const Flags& flags, const QuantizationPlan& plan) {
+  for (const std::string& note : plan.notes) std::cout << "note      " << note << '\n';
+  std::cout << "model     " << flags.model << ": " << count_text(static_cast<double>(plan.parameters))
+            << " parameters, " << plan.modules.size() << " modules to quantize with "
+            << count_text(static_cast<double>(plan.quantized)) << '\n'
+            << "size      " << sizes(plan.bytes_in, plan.bytes_out) << ", " << fixed(plan.bits_per_weight(), 3)
+            << " bits per quantized weight\n"
+            << "memory    at most " << byte_text(static_cast<double>(plan.peak_bytes)) << '\n'
+            << std::flush;
+}
+
+Json json_of(const Flags& flags, const QuantizationPlan& plan) {
+  Json::Array tensors, notes;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    Json::Array shape;
+    for (const std::int64_t dim : tensor.source->view.shape()) shape.emplace_back(dim);
+    tensors.push_back(Json::Object{{"tensor", tensor.source->name},
+                                   {"shape", std::move(shape)},
+                                   {"dtype", name_of(tensor.source->view.dtype())},
+                                   {"module", tensor.module.empty() ? Json() : Json(tensor.module)},
+                                   {"scheme", tensor.module.empty() ? Json() : Json(tensor.scheme)},
+                                   {"bytes", tensor.bytes_in},
+                                   {"new_bytes", tensor.bytes_out}});
+  }
+  for (const std::string& note : plan.notes) notes.emplace_back(note);
+  return Json::Object{{"model", flags.model},
+                      {"out", flags.out.empty() ? Json() : Json(flags.out)},
+                      {"method", flags.method},
+                      {"weights", flags.weights},
+                      {"activations", flags.activations},
+                      {"dry_run", flags.dry_run},
+                      {"parameters", plan.parameters},
+                      {"quantized_parameters", plan.quantized},
+                      {"bits_per_weight", plan.bits_per_weight()},
+                      {"bytes", plan.bytes_in},
+                      {"new_bytes", plan.bytes_out},
+                      {"predicted_peak_bytes", plan.peak_bytes},
+                      {"notes", std::move(notes)},
+                      {"tensors", std::move(tensors)}};
+}
+
+void run_quantize(const Flags& flags) {
+  if (flags.out.empty() && !flags.dry_run) throw bad_input("-o OUT is missing (or --dry-run)");
+  const quanto::Config config = quanto_config(flags);
+  Compute compute(flags.compute);
+  ThreadPool& pool = compute.exec().pool;
+  const std::shared_ptr<const Checkpoint> source = Checkpoint::open(flags.model);
+  if (!flags.out.empty()) check_output_folder(source->folder(), flags.out, flags.force);
+  QuantizeOptions options;
+  options.out = flags.out;
+  options.force = flags.force;
+  options.max_shard_bytes = parse_byte_size(flags.max_shard_size);
+
+  auto quantizer = std::make_unique<quanto::Quantizer>(config);
+  const QuantizationPlan plan = plan_quantization(*source, *quantizer, flags.selection, pool.size());
+  if (!flags.json && flags.dry_run) print_plan(plan);
+  if (!flags.json) print_totals(flags, plan);
+  Json json = flags.json ? json_of(flags, plan) : Json();
+  if (!flags.dry_run) {
+    ProgressBar bar;
+    const auto begin = std::chrono::steady_clock::now();
+    const QuantizationError error = quantize_checkpoint(*source, plan, *quantizer, options, pool, bar.callback());
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    bar.clear();
+    if (flags.json) {
+      json.set("seconds", seconds);
+      json.set("relative_error", error.relative());
+      json.set("largest_error", error.largest);
+      json.set("peak_bytes", peak_rss_bytes());
+    } else {
+      std::cout << "error     " << fixed(100 * error.relative(), 3) << " % of the weights' norm, at most "
+                << fixed(error.largest, 6) << '\n'
+                << "written   " << flags.out << " in " << fixed(seconds, 2) << " s ("
+                << fixed(static_cast<double>(plan.bytes_in) / seconds / 1e9, 2) << " GB/s), read back and checked; "
+                << "peak memory " << byte_text(static_cast<double>(peak_rss_bytes())) << '\n';
+    }
+  }
+  if (flags.json) print_json(json);
+}
+
+void add_quanto_flags(CLI::App& command, Flags& flags) {
+  command.add_option("--method", flags.method, "Quantization method")
+      ->check(CLI::IsMember({"quanto"}))
+      ->capture_default_str();
+  command.add_option("--weights", flags.weights, "Type of the weights (float8 is float8_e4m3fn)")
+      ->check(CLI::IsMember({"int8", "int4", "int2", "float8", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz"}))
+      ->capture_default_str();
+  command
+      .add_option("--optimizer", flags.optimizer,
+                  "How scales are chosen: absmax (8 bits), max or hqq (int4, int2); auto: absmax and max")
+      ->check(CLI::IsMember({"auto", "absmax", "max", "hqq"}))
+      ->capture_default_str();
+  command
+      .add_option("--group-size", flags.group_size,
+                  "Largest group of int4 and int2; 96, 64 and 32 are tried after it. optimum-quanto reads only 128")
+      ->check(CLI::IsMember({32, 64, 96, 128}))
+      ->capture_default_str();
+  command.add_flag("--zero-point", flags.zero_point,
+                   "Integer shifts for int4 and int2: zero is exact, the rest less so");
+  command.add_flag("--exact-shift", flags.exact_shift,
+                   "Keep shifts exact where optimum-quanto rounds them on saving (bf16 int4, groups of 128)");
+}
+
+}  // namespace
+
+void add_quantize(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("quantize", "Quantize a checkpoint's linear layers");
+  const auto flags = std::make_shared<Flags>();
+  command->add_option("model", flags->model, "Folder, file, or org/name[@revision] in the Hugging Face cache")
+      ->required();
+  command->add_option("-o,--out", flags->out, "Folder to write");
+  add_quanto_flags(*command, *flags);
+  command->add_option("--include", flags->selection.include,
+                      "Quantize only modules that match this pattern (repeatable)");
+  command->add_option("--exclude", flags->selection.exclude, "Keep modules that match this pattern (repeatable)");
+  command->add_flag("--quantize-lm-head", flags->selection.lm_head,
+                    "Also quantize the output head, as optimum-quanto's own quantize() does");
+  command->add_option("--max-shard-size", flags->max_shard_size, "Largest file")->capture_default_str();
+  command->add_flag("--force", flags->force, "Replace the model that is in OUT");
+  command->add_flag("--dry-run", flags->dry_run, "Print what would be done, tensor by tensor, and write nothing");
+  command->add_flag("--json", flags->json, "Print one JSON object");
+  add_compute_flags(*command, flags->compute);
+  command->footer(
+      "Any checkpoint works, whether nibble can run the model or not. Embeddings and norms are never quantized; the\n"
+      "output head (lm_head) is kept unless asked for, as with Transformers' QuantoConfig. Patterns are shell "
+      "patterns\n"
+      "on module names. The result is read back and checked before success is reported.\n"
+      "Examples:\n"
+      "  nibble quantize models/demo -o out/int4 --weights int4\n"
+      "  nibble quantize org/name -o out/int8 --weights int8 --exclude '*.down_proj' --dry-run\n"
+      "  nibble quantize org/name -o out/float8 --weights float8 --quantize-lm-head");
+  command->callback([flags] { run_quantize(*flags); });
+}
+
+}  // namespace nibble::cli

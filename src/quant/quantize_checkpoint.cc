@@ -1,0 +1,261 @@
+#include "quant/quantize_checkpoint.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <set>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "quant/scheme.h"
+
+namespace nibble {
+namespace fs = std::filesystem;
+namespace {
+
+/// What the process holds besides weights: program, libraries, JSON, names.
+constexpr std::int64_t kBaseBytes = std::int64_t{64} << 20;
+constexpr std::int64_t kLargestSideFile = std::int64_t{256} << 20;
+
+std::int64_t bytes_of(const TensorPlan& tensor) {
+  const auto size = static_cast<std::int64_t>(size_of(tensor.dtype));
+  return count_of(tensor.shape, size_of(tensor.dtype)) * size;
+}
+
+void refuse_quantized(const Checkpoint& source) {
+  for (const Scheme* scheme : all_schemes()) {
+    if (scheme->claims(source)) {
+      throw bad_input(source.folder().string(), ": already quantized (", scheme->name, "); start from the float model");
+    }
+  }
+  for (const char* key : {"quantization_config", "compression_config"}) {
+    if (source.config().get(key) != nullptr) {
+      throw bad_input(source.folder().string(), "/config.json: has a ", key, ": start from the float model");
+    }
+  }
+}
+
+PlannedTensor copy_of(const TensorEntry& entry) {
+  PlannedTensor planned;
+  planned.source = &entry;
+  planned.outputs = {{entry.name, entry.view.dtype(), entry.view.shape()}};
+  planned.bytes_in = planned.bytes_out = static_cast<std::int64_t>(entry.view.size_bytes());
+  return planned;
+}
+
+PlannedTensor quantized(const SelectedModule& module, const ModuleQuantizer& quantizer) {
+  const View& view = module.weight->view;
+  PlannedTensor planned;
+  planned.source = module.weight;
+  planned.module = module.name;
+  planned.scheme = quantizer.describe(view.shape(), view.dtype());
+  planned.outputs = quantizer.outputs(module.name, view.shape(), view.dtype());
+  planned.bytes_in = static_cast<std::int64_t>(view.size_bytes());
+  for (const TensorPlan& tensor : planned.outputs) planned.bytes_out += bytes_of(tensor);
+  return planned;
+}
+
+void add_totals(QuantizationPlan& plan, const ModuleQuantizer& quantizer, int threads) {
+  std::int64_t largest = 0;
+  std::map<std::string, int> notes;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    const View& view = tensor.source->view;
+    plan.bytes_out += tensor.bytes_out;
+    std::int64_t held = tensor.bytes_in + tensor.bytes_out;
+    if (!tensor.module.empty()) {
+      plan.quantized += view.count();
+      plan.quantized_bytes += tensor.bytes_out;
+      held = tensor.bytes_in + quantizer.working_bytes(view.shape(), view.dtype(), threads);
+      const std::string note = quantizer.note(view.shape(), view.dtype());
+      if (!note.empty()) ++notes[note];
+    }
+    largest = std::max(largest, held);
+  }
+  plan.peak_bytes = kBaseBytes + largest;
+  for (const auto& [note, count] : notes)
+    plan.notes.push_back(cat(count, count == 1 ? " module" : " modules", ": ", note));
+}
+
+/// config.json with what quantizing changes; other side files as they are.
+std::string config_text(const Checkpoint& source, const fs::path& file, bool unties) {
+  if (!unties) return read_file(file);
+  Json config = source.config();
+  config.set("tie_word_embeddings", false);
+  return config.dump(2) + "\n";
+}
+
+bool is_side_file(const fs::directory_entry& entry) {
+  static const std::set<std::string> weights{".safetensors", ".bin",  ".pt",   ".pth", ".gguf",    ".h5",
+                                             ".msgpack",     ".onnx", ".ckpt", ".npz", ".partial", ".ot"};
+  const std::string name = entry.path().filename().string();
+  constexpr std::string_view index = ".index.json";
+  const bool is_index = name.size() > index.size() && name.substr(name.size() - index.size()) == index;
+  std::error_code failed;
+  return name.front() != '.' && !is_index && !weights.contains(entry.path().extension().string()) &&
+         entry.is_regular_file(failed) && !failed &&
+         entry.file_size(failed) <= static_cast<std::uintmax_t>(kLargestSideFile) && !failed;
+}
+
+void add_side_files(CheckpointWriter& writer, const Checkpoint& source, const QuantizationPlan& plan,
+                    const ModuleQuantizer& quantizer) {
+  std::error_code failed;
+  std::vector<fs::path> files;
+  for (const fs::directory_entry& entry : fs::directory_iterator(source.folder(), failed)) {
+    if (is_side_file(entry)) files.push_back(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  for (const fs::path& file : files) {
+    const std::string name = file.filename().string();
+    writer.add_file(name, name == "config.json" ? config_text(source, file, plan.unties) : read_file(file));
+  }
+  for (auto& [name, content] : quantizer.side_files(plan.modules)) writer.add_file(name, content);
+}
+
+/// Gives back the pages of a tensor that lies in a mapped safetensors file (other readers may hold copies in memory).
+void release(const TensorEntry& entry) {
+  if (entry.file.extension() == ".safetensors") release_pages(entry.view.bytes());
+}
+
+void report(const ProgressCallback& progress, std::string_view task, const PlannedTensor& tensor, std::int64_t done,
+            std::int64_t total) {
+  if (progress) progress({task, tensor.module.empty() ? tensor.source->name : tensor.module, done, total});
+}
+
+void write_tensors(CheckpointWriter& writer, const QuantizationPlan& plan, ModuleQuantizer& quantizer, ThreadPool& pool,
+                   const ProgressCallback& progress) {
+  std::int64_t done = 0;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    report(progress, "quantizing", tensor, done, plan.bytes_in);
+    if (tensor.module.empty()) {
+      writer.write(tensor.source->name, tensor.source->view.bytes());
+    } else {
+      quantizer.quantize(tensor.module, *tensor.source, pool,
+                         [&](const std::string& name, std::span<const std::byte> bytes) { writer.write(name, bytes); });
+    }
+    release(*tensor.source);
+    done += tensor.bytes_in;
+  }
+}
+
+void verify_copy(const Checkpoint& written, const TensorEntry& source) {
+  const TensorEntry* copy = written.find(source.name);
+  if (copy == nullptr || copy->view.shape() != source.view.shape() || copy->view.dtype() != source.view.dtype() ||
+      std::memcmp(copy->view.data(), source.view.data(), source.view.size_bytes()) != 0) {
+    throw runtime_failure(written.folder().string(), ": tensor ", printable(source.name),
+                          " reads back other than it was written");
+  }
+  release(*copy);
+}
+
+QuantizationError verify(const fs::path& out, const QuantizationPlan& plan, ModuleQuantizer& quantizer,
+                         ThreadPool& pool, const ProgressCallback& progress) {
+  const std::shared_ptr<const Checkpoint> written = Checkpoint::open(out.string());
+  quantizer.open_result(written);
+  QuantizationError error;
+  std::int64_t done = 0;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    report(progress, "checking", tensor, done, plan.bytes_in);
+    if (tensor.module.empty()) {
+      verify_copy(*written, *tensor.source);
+    } else {
+      error.add(quantizer.verify(tensor.module, *tensor.source, pool));
+    }
+    for (const TensorPlan& output : tensor.outputs) {
+      if (const TensorEntry* entry = written->find(output.name)) release(*entry);
+    }
+    release(*tensor.source);
+    done += tensor.bytes_in;
+  }
+  return error;
+}
+
+/// Takes back a result that failed its check: without these files it is no model.
+void withdraw(const fs::path& out) {
+  std::error_code ignored;
+  for (const char* name : {"model.safetensors", "model.safetensors.index.json"}) fs::remove(out / name, ignored);
+}
+
+}  // namespace
+
+void QuantizationError::add(const QuantizationError& other) {
+  largest = std::max(largest, other.largest);
+  squared_error += other.squared_error;
+  squared_weights += other.squared_weights;
+}
+
+double QuantizationError::relative() const {
+  return squared_weights > 0 ? std::sqrt(squared_error / squared_weights) : 0;
+}
+
+double QuantizationPlan::bits_per_weight() const {
+  return quantized == 0 ? 0 : 8.0 * static_cast<double>(quantized_bytes) / static_cast<double>(quantized);
+}
+
+QuantizationPlan plan_quantization(const Checkpoint& source, const ModuleQuantizer& quantizer,
+                                   const ModuleSelection& selection, int threads) {
+  refuse_quantized(source);
+  SelectionResult selected = select_modules(source, selection);
+  QuantizationPlan plan;
+  plan.notes = std::move(selected.notes);
+  std::map<std::string_view, const SelectedModule*> by_tensor;
+  for (const SelectedModule& module : selected.modules) {
+    plan.modules.push_back(module.name);
+    if (!module.tied) by_tensor.emplace(module.weight->name, &module);
+  }
+  for (const TensorEntry& entry : source.tensors()) {
+    const auto found = by_tensor.find(entry.name);
+    plan.tensors.push_back(found == by_tensor.end() ? copy_of(entry) : quantized(*found->second, quantizer));
+    plan.parameters += entry.view.count();
+    plan.bytes_in += static_cast<std::int64_t>(entry.view.size_bytes());
+  }
+  for (const SelectedModule& module : selected.modules) {
+    const bool head = module.name == "lm_head";
+    const Json* tied = source.config().get("tie_word_embeddings");
+    if (head && (tied == nullptr || !tied->is_bool() || tied->boolean("tie_word_embeddings"))) plan.unties = true;
+    if (module.tied) plan.tensors.push_back(quantized(module, quantizer));
+  }
+  add_totals(plan, quantizer, threads);
+  return plan;
+}
+
+void check_output_folder(const fs::path& source, const fs::path& out, bool force) {
+  std::error_code failed;
+  if (!fs::exists(out, failed)) return;
+  if (fs::equivalent(source, out, failed))
+    throw bad_input(out.string(), ": is the source itself; choose another folder");
+  if (!fs::is_directory(out, failed)) throw bad_input(out.string(), ": is not a folder");
+  if (force) return;
+  for (const fs::directory_entry& entry : fs::directory_iterator(out, failed)) {
+    if (entry.path().extension() != ".partial") {
+      throw bad_input(out.string(), ": is not empty (", entry.path().filename().string(),
+                      "); --force replaces the model in it");
+    }
+  }
+}
+
+QuantizationError quantize_checkpoint(const Checkpoint& source, const QuantizationPlan& plan,
+                                      ModuleQuantizer& quantizer, const QuantizeOptions& options, ThreadPool& pool,
+                                      const ProgressCallback& progress) {
+  check_output_folder(source.folder(), options.out, options.force);
+  std::vector<TensorPlan> outputs;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    outputs.insert(outputs.end(), tensor.outputs.begin(), tensor.outputs.end());
+  }
+  WriterOptions writing;
+  writing.max_shard_bytes = options.max_shard_bytes;
+  {
+    CheckpointWriter writer(options.out, std::move(outputs), writing);
+    write_tensors(writer, plan, quantizer, pool, progress);
+    add_side_files(writer, source, plan, quantizer);
+    writer.commit();
+  }
+  try {
+    return verify(options.out, plan, quantizer, pool, progress);
+  } catch (const Error&) {
+    withdraw(options.out);
+    throw;
+  }
+}
+
+}  // namespace nibble
