@@ -1,6 +1,7 @@
 // Answers many tokenizer questions in one process, for tools/tokenizer_differential.py:
 //   tokenizer_batch FOLDER < questions.jsonl
-// A question is {"text": ..., "special": bool}; the answer is one line {"ids", "text", "text_skip", "stream"} or {"error"}.
+// A question is {"text": ..., "special": bool}; the answer is one line {"ids", "text", "text_skip", "stream"} or
+// {"error"}.
 #include <iostream>
 #include <string>
 

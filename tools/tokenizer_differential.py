@@ -56,6 +56,10 @@ def compare(binary, path, texts):
     with tempfile.TemporaryDirectory() as folder:  # away from tokenizer_config.json, which adds tokens
         os.symlink(os.path.abspath(path), os.path.join(folder, "tokenizer.json"))
         answers = ask(binary, folder, questions)
+    # tokenizers 0.23 looks special tokens up by their normalized text when it skips them in decode(), and so keeps "<s>"
+    # of a tokenizer that marks it "normalized" and has a normalizer that changes it. nibble skips it.
+    keeps_special = any(t.special and t.normalized and oracle.normalizer is not None and oracle.normalizer.normalize_str(t.content) != t.content
+                        for t in oracle.get_added_tokens_decoder().values())
     bad = 0
     for question, got in zip(questions, answers):
         try:
@@ -67,7 +71,7 @@ def compare(binary, path, texts):
             want = {"error": str(error)}
         if "error" in want and "error" in got:
             continue
-        wrong = [key for key in want if want[key] != got.get(key)]
+        wrong = [key for key in want if want[key] != got.get(key) and not (key == "text_skip" and keeps_special)]
         if wrong:
             bad += 1
             if bad <= 10:

@@ -57,9 +57,9 @@ void AddedTokens::Searcher::build(std::vector<std::pair<std::string, std::uint32
   patterns_ = std::move(patterns);
   // Equal patterns: the token given first wins, as in the library's automaton.
   std::stable_sort(patterns_.begin(), patterns_.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  patterns_.erase(std::unique(patterns_.begin(), patterns_.end(),
-                              [](const auto& a, const auto& b) { return a.first == b.first; }),
-                  patterns_.end());
+  patterns_.erase(
+      std::unique(patterns_.begin(), patterns_.end(), [](const auto& a, const auto& b) { return a.first == b.first; }),
+      patterns_.end());
   int distinct = 0;
   for (std::size_t byte = 0, at = 0; byte < 256; ++byte) {
     first_[byte] = static_cast<std::uint32_t>(at);

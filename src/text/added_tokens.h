@@ -28,14 +28,15 @@ struct Stretch {
 
 class AddedTokens {
  public:
-  /// Adds tokens as the tokenizers library does: a token that the model knows keeps that id, others get the next free one
-  /// above the model's vocabulary and those added before (ids written in the file are not used by the library either).
+  /// Adds tokens as the tokenizers library does: a token that the model knows keeps that id, others get the next free
+  /// one above the model's vocabulary and those added before (ids written in the file are not used by the library
+  /// either).
   void add(AddedToken token, const Vocabulary& model);
   /// Call after the last add(): sets up the search.
   void finish(const Normalizer* normalizer);
 
-  std::int32_t find(std::string_view content) const;       ///< -1 when there is none
-  const AddedToken* token(std::int32_t id) const;          ///< nullptr when there is none
+  std::int32_t find(std::string_view content) const;  ///< -1 when there is none
+  const AddedToken* token(std::int32_t id) const;     ///< nullptr when there is none
   bool is_special(std::string_view content) const;
   std::int32_t max_id() const { return max_id_; }
 

@@ -1,5 +1,6 @@
 // Byte pair encoding (Sennrich et al. 2016) as the tokenizers library runs it: start from characters (or from byte
-// tokens where a character is unknown), then merge the adjacent pair of lowest rank, leftmost first, until none is left.
+// tokens where a character is unknown), then merge the adjacent pair of lowest rank, leftmost first, until none is
+// left.
 #include <algorithm>
 #include <array>
 #include <optional>
@@ -76,10 +77,10 @@ class Bpe : public Model {
   std::optional<std::string> unk_;
   bool fuse_unk_ = false, byte_fallback_ = false, ignore_merges_ = false;
   MergeTable merges_;
-  std::array<std::int32_t, 0x800> char_id_{};   ///< ids of one- and two-byte characters, -1 for none
-  std::array<std::int32_t, 256> byte_id_{};     ///< ids of <0x00> .. <0xFF>, -1 for none
-  bool split_metaspace_ = false;                ///< see find_boundaries
-  std::unordered_set<char32_t> glued_;          ///< characters that some merge joins with a following U+2581
+  std::array<std::int32_t, 0x800> char_id_{};  ///< ids of one- and two-byte characters, -1 for none
+  std::array<std::int32_t, 256> byte_id_{};    ///< ids of <0x00> .. <0xFF>, -1 for none
+  bool split_metaspace_ = false;               ///< see find_boundaries
+  std::unordered_set<char32_t> glued_;         ///< characters that some merge joins with a following U+2581
 };
 
 class BpeSession : public Model::Session {
@@ -296,7 +297,8 @@ void BpeSession::merge_short() {
     std::copy(word_.begin() + static_cast<std::ptrdiff_t>(best) + 2, word_.begin() + static_cast<std::ptrdiff_t>(count),
               word_.begin() + static_cast<std::ptrdiff_t>(best) + 1);
     std::copy(ranks_.begin() + static_cast<std::ptrdiff_t>(best) + 2,
-              ranks_.begin() + static_cast<std::ptrdiff_t>(count), ranks_.begin() + static_cast<std::ptrdiff_t>(best) + 1);
+              ranks_.begin() + static_cast<std::ptrdiff_t>(count),
+              ranks_.begin() + static_cast<std::ptrdiff_t>(best) + 1);
     --count;
     if (best > 0) ranks_[best - 1] = rank(best - 1);
     ranks_[best] = best + 1 < count ? rank(best) : kNoRank;
@@ -321,7 +323,8 @@ void BpeSession::merge_long() {
     symbols_.push_back({word_[static_cast<std::size_t>(i)], i - 1, i + 1 < count ? i + 1 : -1});
   }
   for (std::int32_t i = 0; i + 1 < count; ++i) {
-    const MergeTable::Merge merge = bpe_.merges_.find(word_[static_cast<std::size_t>(i)], word_[static_cast<std::size_t>(i) + 1]);
+    const MergeTable::Merge merge =
+        bpe_.merges_.find(word_[static_cast<std::size_t>(i)], word_[static_cast<std::size_t>(i) + 1]);
     if (merge.rank != kNoRank) heap_.push_back({merge.rank, i, merge.id});
   }
   std::make_heap(heap_.begin(), heap_.end());
@@ -348,6 +351,8 @@ void BpeSession::merge_long() {
 
 }  // namespace
 
-std::unique_ptr<Model> read_bpe(const Json& json, const std::string& where) { return std::make_unique<Bpe>(json, where); }
+std::unique_ptr<Model> read_bpe(const Json& json, const std::string& where) {
+  return std::make_unique<Bpe>(json, where);
+}
 
 }  // namespace nibble::text

@@ -10,8 +10,8 @@
 
 namespace nibble::text {
 
-/// Takes tokens in parts: part() any number of times, then end_token(); finish() after the last token. Parts never split
-/// a UTF-8 character.
+/// Takes tokens in parts: part() any number of times, then end_token(); finish() after the last token. Parts never
+/// split a UTF-8 character.
 class TokenSink {
  public:
   virtual ~TokenSink() = default;

@@ -99,7 +99,7 @@ std::string replace_all(std::string_view text, std::string_view what, std::strin
 /// What English tokenizers put apart, joined again (the same list and order as the library).
 std::string clean_up(std::string text) {
   static constexpr std::pair<std::string_view, std::string_view> rules[] = {
-      {" .", "."},     {" ?", "?"},     {" !", "!"},           {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
+      {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
       {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
   for (const auto& [what, with] : rules) text = replace_all(text, what, with);
   return text;
@@ -141,8 +141,8 @@ class Fuse : public TokenSink {
   TokenSink& out_;
 };
 
-/// Characters of the GPT-2 alphabet to bytes; a token with any other character stands for itself. All tokens become one,
-/// given on as soon as its characters are complete.
+/// Characters of the GPT-2 alphabet to bytes; a token with any other character stands for itself. All tokens become
+/// one, given on as soon as its characters are complete.
 class ByteLevel : public TokenSink {
  public:
   explicit ByteLevel(TokenSink& out) : out_(out) {}
@@ -348,7 +348,8 @@ std::shared_ptr<const DecoderStep> read_decoder_step(const Json& json, const std
   if (type == "BPEDecoder") return connect_step<BpeSuffix>(read_text(json, "suffix", "</w>", where));
   if (type == "CTC") {
     return connect_step<Ctc>(read_text(json, "pad_token", "<pad>", where),
-                             read_text(json, "word_delimiter_token", "|", where), read_flag(json, "cleanup", true, where));
+                             read_text(json, "word_delimiter_token", "|", where),
+                             read_flag(json, "cleanup", true, where));
   }
   if (type == "Replace") {
     return map_step([pattern = read_pattern(json, where), content = read_text(json, "content", "", where)](

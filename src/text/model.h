@@ -29,8 +29,8 @@ class Model {
   Vocabulary vocabulary_;
 };
 
-/// From the object `model` of a tokenizer.json; `where` begins messages. Throws Error(bad_input) for an unknown type and
-/// for any field that does not fit it.
+/// From the object `model` of a tokenizer.json; `where` begins messages. Throws Error(bad_input) for an unknown type
+/// and for any field that does not fit it.
 std::unique_ptr<Model> read_model(const Json& json, const std::string& where);
 
 /// A session that takes raw bytes, writes them in the GPT-2 byte alphabet and hands them to `inner`, with a cache.

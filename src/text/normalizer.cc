@@ -74,7 +74,8 @@ void strip(Normalized& text, bool left, bool right) {
 /// Control characters out, odd spaces to plain ones: what sentencepiece's "nmt" rules do.
 void nmt(Normalized& text) {
   map_characters(text, [](char32_t c, std::string& out) {
-    const bool removed = (c >= 1 && c <= 8) || c == 0x0b || (c >= 0x0e && c <= 0x1f) || c == 0x7f || c == 0x8f || c == 0x9f;
+    const bool removed =
+        (c >= 1 && c <= 8) || c == 0x0b || (c >= 0x0e && c <= 0x1f) || c == 0x7f || c == 0x8f || c == 0x9f;
     if (removed) return;
     const bool space = c == 9 || c == 10 || c == 12 || c == 13 || c == 0x1680 || (c >= 0x200b && c <= 0x200f) ||
                        c == 0x2028 || c == 0x2029 || c == 0x2581 || c == 0xfeff || c == 0xfffd;
@@ -156,8 +157,8 @@ std::unique_ptr<Normalizer> read_normalizer(const Json* json, const std::string&
   if (type == "BertNormalizer") return read_bert(*json, where);
   if (type == "Replace") return read_replace(*json, where);
   if (type == "Strip") {
-    return step([left = read_flag(*json, "strip_left", true, where), right = read_flag(*json, "strip_right", true, where)](
-                    Normalized& text) { strip(text, left, right); });
+    return step([left = read_flag(*json, "strip_left", true, where),
+                 right = read_flag(*json, "strip_right", true, where)](Normalized& text) { strip(text, left, right); });
   }
   if (type == "StripAccents") {
     return step([](Normalized& text) {
@@ -179,8 +180,9 @@ std::unique_ptr<Normalizer> read_normalizer(const Json* json, const std::string&
     });
   }
   if (type == "Precompiled") {
-    return step([map = Precompiled(read_text(*json, "precompiled_charsmap", "", where), where + ".precompiled_charsmap")](
-                    Normalized& text) { text.text = map.apply(text.text); });
+    return step(
+        [map = Precompiled(read_text(*json, "precompiled_charsmap", "", where), where + ".precompiled_charsmap")](
+            Normalized& text) { text.text = map.apply(text.text); });
   }
   throw bad_input(where, ": unknown normalizer type \"", printable(type), "\"");
 }

@@ -16,7 +16,10 @@ constexpr std::size_t kMaxText = std::size_t{1} << 30;
 class Encoding : private PieceSink {
  public:
   Encoding(const Pipeline& pipeline, bool parse_special)
-      : p_(pipeline), parse_special_(parse_special), session_(make_session(pipeline)), pre_(pipeline.pre_tokenizer, *this) {}
+      : p_(pipeline),
+        parse_special_(parse_special),
+        session_(make_session(pipeline)),
+        pre_(pipeline.pre_tokenizer, *this) {}
 
   std::vector<std::int32_t> run(std::string_view text) {
     p_.added.split(text, false, parse_special_, [&](const Stretch& stretch) {

@@ -16,7 +16,7 @@
 namespace nibble::text {
 
 struct Pipeline {
-  std::string where;  ///< the file, for messages
+  std::string where;                             ///< the file, for messages
   std::unique_ptr<const Normalizer> normalizer;  ///< may be null
   PreTokenizer pre_tokenizer;
   std::unique_ptr<const Model> model;

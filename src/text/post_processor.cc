@@ -93,7 +93,8 @@ void PostProcessor::add(const Json& json, const std::string& where) {
     }
   }
   if (items.size() > kMaxItems || std::count(items.begin(), items.end(), kText) > 1) {
-    throw bad_input(where, ".single: ", items.size(), " items; at most ", kMaxItems, " with the text once are supported");
+    throw bad_input(where, ".single: ", items.size(), " items; at most ", kMaxItems,
+                    " with the text once are supported");
   }
   wrap(items);
 }

@@ -1,4 +1,5 @@
-// The "post_processor" section of tokenizer.json, for single sequences: which ids are put around (or between) the text's.
+// The "post_processor" section of tokenizer.json, for single sequences: which ids are put around (or between) the
+// text's.
 #pragma once
 #include <cstdint>
 #include <optional>

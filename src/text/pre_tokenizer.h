@@ -1,5 +1,5 @@
-// The "pre_tokenizer" section of tokenizer.json: cuts normalized text into the pieces that the model encodes one by one.
-// Every step handles each piece on its own, so pieces stream through all steps and no list of them is ever kept.
+// The "pre_tokenizer" section of tokenizer.json: cuts normalized text into the pieces that the model encodes one by
+// one. Every step handles each piece on its own, so pieces stream through all steps and no list of them is ever kept.
 #pragma once
 #include <memory>
 #include <string>

@@ -43,7 +43,8 @@ Precompiled::Precompiled(std::string_view base64, const std::string& where) {
   const std::string blob = decode_base64(base64, where);
   const auto word = [&](std::size_t at) {
     std::uint32_t value = 0;
-    for (int i = 3; i >= 0; --i) value = value << 8 | static_cast<unsigned char>(blob[at + static_cast<std::size_t>(i)]);
+    for (int i = 3; i >= 0; --i)
+      value = value << 8 | static_cast<unsigned char>(blob[at + static_cast<std::size_t>(i)]);
     return value;
   };
   if (blob.empty()) return;

@@ -1,4 +1,5 @@
-// The "Precompiled" normalizer: sentencepiece's character map, a Darts double array over UTF-8 with the replacement texts.
+// The "Precompiled" normalizer: sentencepiece's character map, a Darts double array over UTF-8 with the replacement
+// texts.
 #pragma once
 #include <cstdint>
 #include <optional>

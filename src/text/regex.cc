@@ -99,7 +99,8 @@ class Translator {
       case 'S': return replace("\\P{White_Space}");
       case 'd': return replace("\\p{Nd}");
       case 'D': return replace("\\P{Nd}");
-      case 'w': return replace(in_class ? "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}" : "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]");
+      case 'w':
+        return replace(in_class ? "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}" : "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]");
       case 'W': return replace(in_class ? "\\W" : "[^\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]");
       case 'h': return replace(in_class ? "0-9a-fA-F" : "[0-9a-fA-F]");
       case 'H': return replace(in_class ? "\\H" : "[^0-9a-fA-F]");
@@ -230,8 +231,8 @@ Regex::Regex(std::string_view pattern, std::string_view where) {
   int code = 0;
   PCRE2_SIZE offset = 0;
   constexpr std::uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
-  state->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(), options, &code, &offset,
-                              nullptr);
+  state->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(), options, &code,
+                              &offset, nullptr);
   if (state->code == nullptr) {
     throw bad_input(where, ": regular expression \"", printable(pattern), "\": ", error_text(code));
   }
@@ -258,14 +259,15 @@ Regex::Matcher::Matcher(const Regex& regex) : regex_(regex) {
 std::optional<Range> Regex::Matcher::find(std::string_view text, std::size_t from) {
   auto* const state = static_cast<MatchState*>(data_.get());
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
-  const int rc = regex_.state_->jit ? pcre2_jit_match(regex_.state_->code, subject, text.size(), from, 0, state->data,
-                                                      state->context)
-                                    : pcre2_match(regex_.state_->code, subject, text.size(), from, PCRE2_NO_UTF_CHECK,
-                                                  state->data, state->context);
+  const int rc = regex_.state_->jit
+                     ? pcre2_jit_match(regex_.state_->code, subject, text.size(), from, 0, state->data, state->context)
+                     : pcre2_match(regex_.state_->code, subject, text.size(), from, PCRE2_NO_UTF_CHECK, state->data,
+                                   state->context);
   if (rc == PCRE2_ERROR_NOMATCH) return std::nullopt;
   if (rc < 0) throw bad_input(regex_.state_->where, ": regular expression fails on this text: ", error_text(rc));
   const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(state->data);
-  if (offsets[1] < offsets[0]) throw bad_input(regex_.state_->where, ": regular expression moves its match begin (\\K)");
+  if (offsets[1] < offsets[0])
+    throw bad_input(regex_.state_->where, ": regular expression moves its match begin (\\K)");
   return Range{offsets[0], offsets[1]};
 }
 

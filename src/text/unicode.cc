@@ -127,8 +127,7 @@ std::string normalize(std::string_view text, Form form) {
 
 void for_each_grapheme(std::string_view text, const std::function<void(std::string_view)>& visit) {
   UErrorCode code = U_ZERO_ERROR;
-  std::unique_ptr<icu::BreakIterator> breaks(
-      icu::BreakIterator::createCharacterInstance(icu::Locale::getRoot(), code));
+  std::unique_ptr<icu::BreakIterator> breaks(icu::BreakIterator::createCharacterInstance(icu::Locale::getRoot(), code));
   if (U_FAILURE(code) != 0) icu_failed("grapheme iterator", code);
   UText* opened = utext_openUTF8(nullptr, text.data(), static_cast<std::int64_t>(text.size()), &code);
   if (U_FAILURE(code) != 0) icu_failed("grapheme text", code);

@@ -32,11 +32,11 @@ inline Char char_before(std::string_view text, std::size_t end) {
   return char_at(text, at);
 }
 
-bool is_whitespace(char32_t c);       ///< White_Space, as char::is_whitespace
-bool is_numeric(char32_t c);          ///< Nd, Nl, No, as char::is_numeric
-bool is_word(char32_t c);             ///< \w of the regex crate: Alphabetic, M, Nd, Pc, Join_Control
-bool is_punctuation(char32_t c);      ///< ASCII punctuation or category P as of Unicode 8 (the unicode_categories crate)
-bool is_combining_mark(char32_t c);   ///< category M, as the unicode-normalization crate of the library knows it
+bool is_whitespace(char32_t c);      ///< White_Space, as char::is_whitespace
+bool is_numeric(char32_t c);         ///< Nd, Nl, No, as char::is_numeric
+bool is_word(char32_t c);            ///< \w of the regex crate: Alphabetic, M, Nd, Pc, Join_Control
+bool is_punctuation(char32_t c);     ///< ASCII punctuation or category P as of Unicode 8 (the unicode_categories crate)
+bool is_combining_mark(char32_t c);  ///< category M, as the unicode-normalization crate of the library knows it
 bool is_nonspacing_mark(char32_t c);  ///< category Mn as of Unicode 8
 bool is_other(char32_t c);            ///< Cc, Cf, Co as of Unicode 8
 

@@ -1,6 +1,6 @@
-// Unigram language model (Kudo 2018): the segmentation with the highest sum of token scores, by Viterbi over bytes. Ties
-// and unknown characters as the tokenizers library treats them: the first found path stays, an unknown character costs
-// the lowest score minus 10, and neighbouring unknown characters become one piece.
+// Unigram language model (Kudo 2018): the segmentation with the highest sum of token scores, by Viterbi over bytes.
+// Ties and unknown characters as the tokenizers library treats them: the first found path stays, an unknown character
+// costs the lowest score minus 10, and neighbouring unknown characters become one piece.
 #include <limits>
 #include <memory>
 #include <optional>

@@ -56,9 +56,8 @@ std::optional<std::pair<std::size_t, std::size_t>> Vocabulary::index_ids() {
   for (std::size_t i = 0; i < entries_.size(); ++i) by_id_.push_back(static_cast<std::uint32_t>(i));
   std::stable_sort(by_id_.begin(), by_id_.end(),
                    [&](std::uint32_t a, std::uint32_t b) { return entries_[a].id < entries_[b].id; });
-  const auto same = std::adjacent_find(by_id_.begin(), by_id_.end(), [&](std::uint32_t a, std::uint32_t b) {
-    return entries_[a].id == entries_[b].id;
-  });
+  const auto same = std::adjacent_find(
+      by_id_.begin(), by_id_.end(), [&](std::uint32_t a, std::uint32_t b) { return entries_[a].id == entries_[b].id; });
   if (same != by_id_.end()) twice = {same[0], same[1]};
   return twice;
 }
@@ -80,8 +79,9 @@ std::optional<std::string_view> Vocabulary::token(std::int32_t id) const {
     if (slot == 0) return std::nullopt;
     return text_of(entries_[slot - 1]);
   }
-  const auto found = std::lower_bound(by_id_.begin(), by_id_.end(), id,
-                                      [&](std::uint32_t index, std::int32_t want) { return entries_[index].id < want; });
+  const auto found = std::lower_bound(by_id_.begin(), by_id_.end(), id, [&](std::uint32_t index, std::int32_t want) {
+    return entries_[index].id < want;
+  });
   if (found == by_id_.end() || entries_[*found].id != id) return std::nullopt;
   return text_of(entries_[*found]);
 }

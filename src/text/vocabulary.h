@@ -43,9 +43,9 @@ class Vocabulary {
 
   std::string bytes_;
   std::vector<Entry> entries_;
-  std::vector<std::uint32_t> slots_;     ///< entry index + 1, 0 for empty; power-of-two size
-  std::vector<std::uint32_t> dense_;     ///< id -> entry index + 1
-  std::vector<std::uint32_t> by_id_;     ///< entry indices sorted by id, when dense_ is not used
+  std::vector<std::uint32_t> slots_;  ///< entry index + 1, 0 for empty; power-of-two size
+  std::vector<std::uint32_t> dense_;  ///< id -> entry index + 1
+  std::vector<std::uint32_t> by_id_;  ///< entry indices sorted by id, when dense_ is not used
   std::int32_t max_id_ = -1;
 };
 
