@@ -13,6 +13,22 @@ namespace {
 /// What a checkpoint may be wrapped in: torch.nn.DataParallel, torch.compile.
 constexpr std::string_view kWraps[] = {"", "module.", "_orig_mod."};
 
+/// to [cols, rows] = from [rows, cols] (any alignment), in tiles that stay in the cache.
+template <class T>
+void transpose(const std::byte* from, std::int64_t rows, std::int64_t cols, std::byte* to) {
+  constexpr std::int64_t kTile = 32;
+  constexpr std::int64_t kSize = sizeof(T);
+  for (std::int64_t r0 = 0; r0 < rows; r0 += kTile) {
+    for (std::int64_t c0 = 0; c0 < cols; c0 += kTile) {
+      for (std::int64_t c = c0; c < std::min(c0 + kTile, cols); ++c) {
+        for (std::int64_t r = r0; r < std::min(r0 + kTile, rows); ++r) {
+          std::memcpy(to + (c * rows + r) * kSize, from + (r * cols + c) * kSize, sizeof(T));
+        }
+      }
+    }
+  }
+}
+
 class Builder {
  public:
   Builder(const WeightStore& weights, const ArchSpec& arch, ModelConfig config, Exec& exec)
@@ -127,12 +143,10 @@ class Builder {
     check_shape(module + ".weight", from.shape(), {size.inputs, size.outputs});
     check_float(module + ".weight", from);
     Tensor to({size.outputs, size.inputs}, from.dtype());
-    const std::size_t bytes = size_of(from.dtype());
-    for (std::int64_t i = 0; i < size.inputs; ++i) {
-      for (std::int64_t o = 0; o < size.outputs; ++o) {
-        std::memcpy(to.data() + static_cast<std::size_t>(o * size.inputs + i) * bytes,
-                    from.data() + static_cast<std::size_t>(i * size.outputs + o) * bytes, bytes);
-      }
+    if (size_of(from.dtype()) == 2) {
+      transpose<std::uint16_t>(from.data(), size.inputs, size.outputs, to.data());
+    } else {
+      transpose<std::uint32_t>(from.data(), size.inputs, size.outputs, to.data());
     }
     LinearWeights made;
     made.weight = dense::make(to, to.owner());
