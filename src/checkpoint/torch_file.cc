@@ -142,6 +142,12 @@ TorchContent read_torch_file(const std::shared_ptr<const MappedFile>& file) {
   return begins_with(*file, kZipMagic) ? read_zip(file) : read_legacy(file);
 }
 
+void verify_torch_file(const std::shared_ptr<const MappedFile>& file) {
+  if (!begins_with(*file, kZipMagic)) return;
+  const ZipArchive zip(file);
+  for (const ZipEntry& entry : zip.entries()) zip.verify(entry);
+}
+
 std::string disassemble_torch_file(const std::shared_ptr<const MappedFile>& file) {
   if (begins_with(*file, kZipMagic)) {
     const ZipArchive zip(file);

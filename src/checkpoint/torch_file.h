@@ -23,6 +23,10 @@ bool is_torch_file(const MappedFile& file);
 /// others are copied. Throws Error(bad_input) naming the file and what was refused.
 TorchContent read_torch_file(const std::shared_ptr<const MappedFile>& file);
 
+/// Compares every zip entry with its checksum; Error(bad_input) naming the first that differs. The older format has
+/// none.
+void verify_torch_file(const std::shared_ptr<const MappedFile>& file);
+
 /// The pickles in the file as instructions, for people to look at; executes nothing.
 std::string disassemble_torch_file(const std::shared_ptr<const MappedFile>& file);
 

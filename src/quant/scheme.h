@@ -63,6 +63,9 @@ class SchemeReader {
   virtual std::vector<std::string> modules() const = 0;
   /// One line for `inspect`: for example "int4, group_size 128, shift".
   virtual std::string describe(std::string_view module) const = 0;
+  /// The module's size as far as its tensors' shapes tell it, without unpacking; zeros when they do not. The product is
+  /// right even where the format does not hold the two numbers.
+  virtual LinearSize size(std::string_view) const { return {}; }
   /// Remarks on the checkpoint's config for `inspect`, one line each: keys that need nothing here, contradictions and
   /// how they were settled.
   virtual std::vector<std::string> notes() const { return {}; }

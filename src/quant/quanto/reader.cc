@@ -99,6 +99,17 @@ std::string Reader::describe(std::string_view module) const {
   return out;
 }
 
+LinearSize Reader::size(std::string_view module) const {
+  const std::string name(module);
+  if (!frozen(module)) {
+    const Extent extent = parts(name, {}).extent;
+    return {extent.rows, extent.cols};
+  }
+  const View& plain = entry(name + ".weight").view;
+  if (plain.rank() < 2 || plain.dim(0) == 0) return {1, plain.count()};
+  return {plain.dim(0), plain.count() / plain.dim(0)};
+}
+
 ModuleParts Reader::parts(const std::string& module, LinearSize size) const {
   const MapEntry* found = find(module);
   check(found != nullptr, "quanto: parts of a module that is not quantized");

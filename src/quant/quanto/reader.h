@@ -40,6 +40,7 @@ class Reader final : public SchemeReader {
   LinearWeights load(const std::string& module, LinearSize size, Exec& exec) const override;
   std::vector<std::string> modules() const override;
   std::string describe(std::string_view module) const override;
+  LinearSize size(std::string_view module) const override;
 
   /// The tensors of a frozen module whose weight has the shape [size.rows, size.cols].
   ModuleParts parts(const std::string& module, LinearSize size) const;
