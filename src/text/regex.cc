@@ -15,6 +15,8 @@ constexpr std::uint32_t kMatchLimit = 20'000'000;
 constexpr std::uint32_t kDepthLimit = 1'000'000;
 constexpr std::size_t kJitStackMax = std::size_t{64} << 20;
 constexpr std::size_t kMaxPattern = 65536;
+/// Oniguruma's word characters; the last six are fractions and superscripts of Latin-1 that it counts too.
+constexpr std::string_view kWord = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}";
 
 bool hex_digit(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
 
@@ -98,9 +100,8 @@ class Translator {
       case 'S': return replace("\\P{White_Space}");
       case 'd': return replace("\\p{Nd}");
       case 'D': return replace("\\P{Nd}");
-      case 'w':
-        return replace(in_class ? "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}" : "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]");
-      case 'W': return replace(in_class ? "\\W" : "[^\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]");
+      case 'w': return replace(in_class ? std::string(kWord) : cat("[", kWord, "]"));
+      case 'W': return replace(in_class ? std::string("\\W") : cat("[^", kWord, "]"));
       case 'h': return replace(in_class ? "0-9a-fA-F" : "[0-9a-fA-F]");
       case 'H': return replace(in_class ? "\\H" : "[^0-9a-fA-F]");
       case 'Z': return replace("\\Z");

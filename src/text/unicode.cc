@@ -110,6 +110,7 @@ int fixed_script(char32_t c) {
   if (c == 0x30fc) return USCRIPT_HAN;
   UErrorCode code = U_ZERO_ERROR;
   const UScriptCode script = uscript_getScript(static_cast<UChar32>(c), &code);
+  if (script == USCRIPT_UNKNOWN) return script_any;  // unassigned and private use
   return script == USCRIPT_HIRAGANA || script == USCRIPT_KATAKANA ? USCRIPT_HAN : script;
 }
 
