@@ -7,7 +7,10 @@
 
 #include "base/rng.h"
 #include "layout/affine/affine.h"
+#include "layout/codebook/codebook.h"
 #include "layout/dense/dense.h"
+#include "layout/lut4/lut4.h"
+#include "layout/rows8/llm_int8.h"
 #include "layout/rows8/rows8.h"
 
 namespace nibble {
@@ -32,7 +35,7 @@ affine::Plain random_plain(std::int64_t rows, std::int64_t cols, std::int64_t gr
 }
 
 TEST(Layout, ListHasAllWithCompleteReference) {
-  ASSERT_EQ(all_layouts().size(), 3U);
+  ASSERT_EQ(all_layouts().size(), 5U);
   for (const Layout* layout : all_layouts()) {
     const Kernels* ref = layout->kernels[static_cast<std::size_t>(Target::ref)];
     ASSERT_NE(ref, nullptr) << layout->name;
@@ -163,6 +166,99 @@ TEST(Rows8, ValuesAndScaleForAllRows) {
   EXPECT_THROW(rows8::make(scale, scale, DType::f32, nullptr), Error);
   EXPECT_THROW(rows8::make(q, scale, DType::i8, nullptr), Error);
   EXPECT_THROW(rows8::make(q, Tensor({2}, DType::i8), DType::f32, nullptr), Error);
+}
+
+lut4::Source lut4_source() {
+  lut4::Source s;
+  s.rows = 3;
+  s.cols = 33;
+  s.block = 32;
+  s.codes = Tensor({50}, DType::u8);
+  s.scale = Tensor({4}, DType::f32);
+  s.table = &lut4::kNf4;
+  return s;
+}
+
+TEST(Lut4, BlocksCrossRowsAndTheFirstWeightIsTheHighNibble) {
+  Machine m;
+  Tensor codes({50}, DType::u8), scale({4}, DType::f32);
+  for (int i = 0; i < 50; ++i) codes.data()[i] = static_cast<std::byte>(0x10 * (i % 16) + 15 - i % 16);
+  for (int i = 0; i < 4; ++i) scale.as<float>()[static_cast<std::size_t>(i)] = static_cast<float>(1 + i);
+  lut4::Source source = lut4_source();
+  source.codes = codes;
+  source.scale = scale;
+  std::vector<float> values(99);
+  decode(lut4::make(source), 0, 3, values.data(), m.exec);
+  for (int i = 0; i < 99; ++i) {
+    const int code = i % 2 == 0 ? i / 2 % 16 : 15 - i / 2 % 16;
+    EXPECT_EQ(values[static_cast<std::size_t>(i)], lut4::kNf4[static_cast<std::size_t>(code)] * static_cast<float>(1 + i / 32)) << i;
+  }
+}
+
+TEST(Lut4, RefusesWrongParts) {
+  const auto refused = [](auto&& spoil) {
+    lut4::Source s = lut4_source();
+    spoil(s);
+    EXPECT_THROW(lut4::make(s), Error);
+  };
+  EXPECT_EQ(lut4::make(lut4_source()).size_bytes(), 50 + 16 + 64);
+  refused([](lut4::Source& s) { s.block = 0; });
+  refused([](lut4::Source& s) { s.rows = -1; });
+  refused([](lut4::Source& s) { s.cols = 34; });
+  refused([](lut4::Source& s) { s.dtype = DType::i8; });
+  refused([](lut4::Source& s) { s.codes = Tensor({49}, DType::u8); });
+  refused([](lut4::Source& s) { s.scale = Tensor({5}, DType::f32); });
+  refused([](lut4::Source& s) { s.scale = Tensor({4}, DType::u8); });
+  refused([](lut4::Source& s) { s.nested = lut4::Nested{.offset = 0, .block = 256, .dtype = DType::f32}; });
+}
+
+TEST(Codebook, SumsVectorsInOrderAndScales) {
+  Machine m;
+  // 2 codebooks of 4 entries for groups of 2 outputs x 3 inputs; 4 x 6 weights.
+  Tensor codes({2, 2, 2}, DType::i8), books({2, 4, 2, 3}, DType::f32), scale({2, 1, 1, 1}, DType::f16);
+  for (int i = 0; i < 8; ++i) codes.data()[i] = static_cast<std::byte>(i % 4 - 2);  // -2, -1 mean 2, 3
+  for (int i = 0; i < 48; ++i) books.as<float>()[static_cast<std::size_t>(i)] = 0.1F * static_cast<float>(i);
+  for (int i = 0; i < 2; ++i) store_from_f32(DType::f16, scale.data(), i, 0.5F + static_cast<float>(i));
+  std::vector<float> values(24);
+  decode(codebook::make(codes, books, scale, nullptr, m.exec), 0, 4, values.data(), m.exec);
+  for (int row = 0; row < 4; ++row) {
+    for (int col = 0; col < 6; ++col) {
+      float sum = 0;
+      for (int k = 0; k < 2; ++k) {
+        const int at = (row / 2 * 2 + col / 3) * 2 + k, entry = (at % 4 + 2) % 4;
+        sum += 0.1F * static_cast<float>(((k * 4 + entry) * 2 + row % 2) * 3 + col % 3);
+      }
+      EXPECT_EQ(values[static_cast<std::size_t>(row * 6 + col)], sum * (row < 2 ? 0.5F : 1.5F)) << row << " " << col;
+    }
+  }
+}
+
+TEST(Codebook, RefusesWrongParts) {
+  Machine m;
+  const Tensor codes({2, 2, 2}, DType::i8), books({2, 4, 2, 3}, DType::f16), scale({2, 1, 1, 1}, DType::f16);
+  const auto refused = [&](const View& c, const View& b, const View& s) { EXPECT_THROW(codebook::make(c, b, s, nullptr, m.exec), Error); };
+  refused(Tensor({2, 2, 3}, DType::i8), books, scale);
+  refused(Tensor({2, 4}, DType::i8), books, scale);
+  refused(Tensor({2, 2, 2}, DType::u8), books, scale);
+  refused(codes, Tensor({2, 5, 2, 3}, DType::f16), scale);
+  refused(codes, Tensor({2, 512, 2, 3}, DType::f16), scale);
+  refused(codes, Tensor({2, 0, 2, 3}, DType::f16), scale);
+  refused(codes, Tensor({2, 4, 6}, DType::f16), scale);
+  refused(codes, books, Tensor({4}, DType::f16));
+  refused(codes, books, Tensor({2}, DType::i32));
+  Tensor outside({2, 2, 2}, DType::i8);
+  outside.data()[3] = std::byte{2};
+  refused(outside, books, scale);
+}
+
+TEST(LlmInt8, RefusesWrongParts) {
+  const Tensor q({2, 3}, DType::i8), absmax({2}, DType::f32);
+  EXPECT_EQ(rows8::threshold_of(rows8::make_llm_int8(q, absmax, 6, nullptr)), 6);
+  EXPECT_THROW(rows8::make_llm_int8(q, absmax, -1, nullptr), Error);
+  EXPECT_THROW(rows8::make_llm_int8(q, absmax, NAN, nullptr), Error);
+  EXPECT_THROW(rows8::make_llm_int8(q, Tensor({1}, DType::f32), 6, nullptr), Error);
+  EXPECT_THROW(rows8::make_llm_int8(q, Tensor({2}, DType::f16), 6, nullptr), Error);
+  EXPECT_THROW(rows8::make_llm_int8(Tensor({2, 3}, DType::f8_e5m2), absmax, 6, nullptr), Error);
 }
 
 TEST(Dense, RefusesWhatIsNotAFloatMatrix) {

@@ -12,9 +12,14 @@
 #include "hwy/highway.h"
 #include "layout/affine/affine.h"
 #include "layout/affine/kernels.h"
+#include "layout/codebook/codebook.h"
+#include "layout/codebook/kernels.h"
 #include "layout/dense/dense.h"
 #include "layout/dense/kernels.h"
+#include "layout/lut4/kernels.h"
+#include "layout/lut4/lut4.h"
 #include "layout/rows8/kernels.h"
+#include "layout/rows8/llm_int8.h"
 #include "layout/rows8/rows8.h"
 
 namespace nibble {
@@ -77,6 +82,70 @@ Case affine_case(std::int32_t bits, std::int64_t group, affine::Offset kind, DTy
           affine::pack(p, exec), affine::cpu_rows()};
 }
 
+Tensor random_bytes(std::int64_t count, std::uint64_t seed) {
+  Rng rng(seed);
+  Tensor bytes({count}, DType::u8);
+  for (std::int64_t i = 0; i < count; ++i) bytes.data()[i] = static_cast<std::byte>(rng.next());
+  return bytes;
+}
+
+Tensor random_floats(Shape shape, DType dtype, std::uint64_t seed) {
+  Rng rng(seed);
+  Tensor values(std::move(shape), dtype);
+  for (std::int64_t i = 0; i < values.count(); ++i) {
+    store_from_f32(dtype, values.data(), i, static_cast<float>(rng.normal()));
+  }
+  return values;
+}
+
+Case lut4_case(bool nested, std::int64_t block, DType dtype, std::int64_t rows, std::int64_t cols, std::vector<Tensor>& keep) {
+  const std::int64_t blocks = (rows * cols + block - 1) / block;
+  lut4::Source source;
+  source.rows = rows;
+  source.cols = cols;
+  source.block = block;
+  source.dtype = dtype;
+  source.codes = misaligned(random_bytes((rows * cols + 1) / 2, 4), keep);
+  source.table = nested ? &lut4::kFp4 : &lut4::kNf4;
+  source.scale = nested ? misaligned(random_bytes(blocks, 5), keep) : misaligned(random_floats({blocks}, DType::f32, 5), keep);
+  if (nested) {
+    source.nested = lut4::Nested{.offset = 0.25F, .block = 32, .dtype = dtype};
+    source.nested_scale = misaligned(random_floats({(blocks + 31) / 32}, DType::f32, 6), keep);
+    source.nested_table = misaligned(random_floats({256}, DType::f32, 7), keep);
+  }
+  return {cat("lut4 ", nested ? "nested " : "", "block ", block, " ", name_of(dtype)), lut4::make(source), lut4::cpu_rows()};
+}
+
+struct Books {
+  std::int64_t count, bits, out_group, in_group;
+};
+
+Case codebook_case(const Books& b, DType dtype, std::int64_t rows, std::int64_t cols, std::vector<Tensor>& keep, Exec& exec) {
+  const Shape shape{rows / b.out_group, cols / b.in_group, b.count};
+  const DType type = b.bits <= 8 ? DType::i8 : b.bits <= 16 ? DType::i16 : DType::i32;
+  Tensor codes(shape, type);
+  Rng rng(8);
+  const std::int64_t entries = std::int64_t{1} << b.bits;
+  for (std::int64_t i = 0; i < codes.count(); ++i) {
+    store_from_f32(type, codes.data(), i, static_cast<float>(static_cast<std::int64_t>(rng.next() % static_cast<std::uint64_t>(entries)) - entries / 2));
+  }
+  const View books = misaligned(random_floats({b.count, entries, b.out_group, b.in_group}, dtype, 9), keep);
+  const View scales = misaligned(random_floats({shape[0], 1, 1, 1}, dtype, 10), keep);
+  return {cat("codebook ", b.count, "x", b.bits, ", groups ", b.out_group, "x", b.in_group, " ", name_of(dtype)),
+          codebook::make(misaligned(codes, keep), books, scales, nullptr, exec), codebook::cpu_rows()};
+}
+
+void add_table_cases(std::int64_t rows, std::int64_t cols, DType dtype, std::vector<Tensor>& keep, Exec& exec, std::vector<Case>& list) {
+  for (const std::int64_t block : {32, 64, 4096}) {
+    list.push_back(lut4_case(false, block, dtype, rows, cols, keep));
+    list.push_back(lut4_case(true, block, dtype, rows, cols, keep));
+  }
+  for (const Books& b : {Books{1, 8, 1, 8}, Books{2, 8, 1, 8}, Books{4, 8, 1, 16}, Books{1, 12, 1, 8}, Books{3, 6, 2, 4}, Books{2, 5, 1, 11},
+                         Books{1, 4, 3, 1}, Books{1, 16, 1, 8}, Books{1, 17, 1, 1}, Books{2, 7, 1, 1024}, Books{1, 2, 5, 44}}) {
+    if (rows % b.out_group == 0 && cols % b.in_group == 0) list.push_back(codebook_case(b, dtype, rows, cols, keep, exec));
+  }
+}
+
 std::vector<Case> cases(std::int64_t rows, std::int64_t cols, std::vector<Tensor>& keep, Exec& exec) {
   std::vector<Case> list;
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
@@ -90,6 +159,7 @@ std::vector<Case> cases(std::int64_t rows, std::int64_t cols, std::vector<Tensor
       }
     }
     list.push_back(affine_case(4, 128, affine::Offset::zero_point, dtype, rows, cols, exec));
+    add_table_cases(rows, cols, dtype, keep, exec, list);
     for (const std::int32_t bits : {1, 3, 5, 6, 7, 8}) {
       list.push_back(affine_case(bits, 64, bits % 2 == 0 ? affine::Offset::shift : affine::Offset::zero_point, dtype, rows, cols, exec));
     }
@@ -190,6 +260,35 @@ TEST_P(Shapes, ProductsAreWithinTheBoundOfTheirSums) {
 INSTANTIATE_TEST_SUITE_P(Kernels, Shapes,
                          testing::Values(std::pair{1, 1}, std::pair{9, 31}, std::pair{17, 172}, std::pair{33, 352}, std::pair{40, 1024},
                                          std::pair{5, 1100}));
+
+/// The sums are of integers: nothing may differ, on any instruction set and for any number of threads.
+TEST_P(Shapes, LlmInt8IsBitEqualToReference) {
+  const std::int64_t rows = GetParam().first, cols = GetParam().second;
+  std::vector<Tensor> keep;
+  const Tensor q = random_bytes(rows * cols, 11), bias = random_floats({rows}, DType::f32, 12);
+  Tensor absmax({rows}, DType::f32);
+  for (float& value : absmax.as<float>()) value = 0.5F;
+  for (const float threshold : {0.0F, 2.5F}) {
+    const QTensor w = rows8::make_llm_int8(misaligned(q.view().cast(DType::i8).reshaped({rows, cols}), keep), absmax, threshold, nullptr);
+    for (const std::int64_t m : {1, 5, 33}) {
+      const Tensor x = random_floats({m, cols + 1}, DType::f32, 13);
+      std::vector<float> expected(static_cast<std::size_t>(m * rows)), got(expected);
+      MatArgs args{.x = x.view().as<float>().data(), .m = m, .ldx = cols + 1, .y = expected.data(), .ldy = rows, .bias = bias.view().as<float>().data()};
+      for (const DType compute : {DType::f32, DType::f16, DType::bf16}) {
+        Machine one(1), three(3);
+        one.exec.target = Target::ref;
+        one.exec.compute = three.exec.compute = compute;
+        args.y = expected.data();
+        matmul(w, args, one.exec);
+        args.y = got.data();
+        for_each_isa([&](CpuIsa) {
+          matmul(w, args, three.exec);
+          ASSERT_EQ(got, expected) << "threshold " << threshold << ", m " << m << ", " << name_of(compute);
+        });
+      }
+    }
+  }
+}
 
 TEST(Rows8, EveryF8CodeDecodesExactly) {
   Machine m(1);

@@ -10,6 +10,7 @@
 
 #include "layout/matmul-inl.h"
 #include "layout/rows8/kernels.h"
+#include "layout/rows8/llm_int8.h"
 #include "layout/rows8/rows8.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -148,8 +149,12 @@ void values(const QTensor& w, std::int64_t row, float* out) {
   HWY_DYNAMIC_DISPATCH(ScaleRow)(w.dtype, row_scale(w, row), w.cols, out);
 }
 
-void matmul(const QTensor& w, const MatArgs& args, Exec& exec) { cpu_matmul(cpu_rows(), best_isa(), w, args, exec); }
+void matmul(const QTensor& w, const MatArgs& args, Exec& exec) {
+  if (is_llm_int8(w)) return llm_int8_matmul(w, args, exec, &int8_dots_cpu);
+  cpu_matmul(cpu_rows(), best_isa(), w, args, exec);
+}
 void decode(const QTensor& w, std::int64_t row0, std::int64_t rows, float* out, Exec& exec) {
+  if (is_llm_int8(w)) return llm_int8_decode(w, row0, rows, out, exec);
   cpu_decode(cpu_rows(), w, row0, rows, out, exec);
 }
 }  // namespace

@@ -1,7 +1,8 @@
 #include "layout/rows8/rows8.h"
 
-#include "layout/rows8/kernels.h"
 #include "layout/ref-inl.h"
+#include "layout/rows8/kernels.h"
+#include "layout/rows8/llm_int8.h"
 
 namespace nibble::rows8 {
 namespace {
@@ -18,13 +19,17 @@ void decode_row(const QTensor& w, std::int64_t row, float* out) {
   for (std::int64_t k = 0; k < w.cols; ++k) out[k] = round_to(w.dtype, scale * out[k]);
 }
 
-void ref_matmul(const QTensor& w, const MatArgs& args, Exec& exec) { ref::matmul(w, args, exec, &decode_row); }
+void ref_matmul(const QTensor& w, const MatArgs& args, Exec& exec) {
+  if (is_llm_int8(w)) return llm_int8_matmul(w, args, exec, &int8_dots_ref);
+  ref::matmul(w, args, exec, &decode_row);
+}
 void ref_decode(const QTensor& w, std::int64_t row0, std::int64_t rows, float* out, Exec& exec) {
+  if (is_llm_int8(w)) return llm_int8_decode(w, row0, rows, out, exec);
   ref::decode(w, row0, rows, out, exec, &decode_row);
 }
 
 constexpr Kernels kRef{&ref_matmul, &ref_decode};
-constexpr std::string_view kParts[] = {"q", "scale"};
+constexpr std::string_view kParts[] = {"q", "scale", "threshold"};
 
 /// One scale for all rows, repeated row by row.
 Tensor spread(const View& scale, std::int64_t rows) {

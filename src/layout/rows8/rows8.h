@@ -3,6 +3,8 @@
 //
 //   part 0 q      [rows, cols]  i8, f8_e4m3fn, f8_e5m2 or f8_e4m3fnuz; in the file mapping, any alignment
 //   part 1 scale  [rows]        f32, f16 or bf16 (QTensor::dtype says to what values are rounded)
+//
+// A third part makes it LLM.int8, which quantizes the input too: see llm_int8.h.
 #pragma once
 #include "layout/layout.h"
 
