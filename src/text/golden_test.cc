@@ -66,7 +66,8 @@ void check_case(const Json& base, const Json& texts, const Json& test) {
   const std::string name = test.find("name")->string("name");
   const auto tokenizer = text::read_tokenizer_json(whole, name, {});
   const Json::Array& list = texts.array("texts");
-  for (std::size_t i = 0; test.find("ids") != nullptr && i < list.size() && i < test.find("ids")->array("").size(); ++i) {
+  for (std::size_t i = 0; test.find("ids") != nullptr && i < list.size() && i < test.find("ids")->array("").size();
+       ++i) {
     const std::string& text = list[i].string("text");
     check_text(tokenizer, test, i, text, name + ": \"" + printable(text) + "\"");
   }
