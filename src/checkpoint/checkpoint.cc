@@ -1,6 +1,7 @@
 #include "checkpoint/checkpoint.h"
 
 #include <algorithm>
+#include <functional>
 #include <optional>
 #include <system_error>
 
@@ -42,6 +43,17 @@ std::vector<fs::path> files_ending(const fs::path& folder, std::string_view end)
   return found;
 }
 
+bool is_gptq_name(const fs::path& file) { return file.filename().string().rfind("gptq_model-", 0) == 0; }
+
+/// Files of `folder` ending with `end`: only AutoGPTQ's gptq_model-* where there are such.
+std::vector<fs::path> weights_ending(const fs::path& folder, std::string_view end) {
+  std::vector<fs::path> found = files_ending(folder, end);
+  if (std::any_of(found.begin(), found.end(), is_gptq_name)) {
+    found.erase(std::remove_if(found.begin(), found.end(), std::not_fn(is_gptq_name)), found.end());
+  }
+  return found;
+}
+
 /// The file that stands for a model folder's weights, in the order Transformers looks; then a single safetensors file
 /// under another name (adapters, vision and audio models).
 fs::path weights_of(const fs::path& folder) {
@@ -50,7 +62,7 @@ fs::path weights_of(const fs::path& folder) {
     if (present(folder / name)) return folder / name;
   }
   for (const char* end : {".safetensors.index.json", ".safetensors"}) {
-    const std::vector<fs::path> found = files_ending(folder, end);
+    const std::vector<fs::path> found = weights_ending(folder, end);
     if (found.size() == 1 && !is_shard_name(found[0].filename().string())) return found[0];
     if (found.size() > 1 && !is_shard_name(found[0].filename().string())) {
       throw bad_input(folder.string(), ": no model.safetensors, and more than one *", end, " (",
@@ -60,6 +72,10 @@ fs::path weights_of(const fs::path& folder) {
       throw bad_input(folder.string(), ": shards like ", found[0].filename().string(),
                       " but no model.safetensors.index.json (an unfinished download or save?)");
     }
+  }
+  for (const char* end : {".bin.index.json", ".bin", ".pt"}) {
+    const std::vector<fs::path> found = weights_ending(folder, end);
+    if (found.size() == 1 && is_gptq_name(found[0])) return found[0];
   }
   throw bad_input(folder.string(), ": no weights here (looked for model.safetensors, model.safetensors.index.json, ",
                   "pytorch_model.bin, pytorch_model.bin.index.json, *.safetensors)");
