@@ -1,0 +1,19 @@
+// The row of the GPTQ scheme.
+#include "quant/gptq/gptq.h"
+
+namespace nibble::gptq {
+namespace {
+
+bool claims(const Checkpoint& checkpoint) { return QuantConfig(checkpoint).method() == "gptq"; }
+
+std::unique_ptr<SchemeReader> open(std::shared_ptr<const Checkpoint> checkpoint) {
+  return std::make_unique<Reader>(std::move(checkpoint));
+}
+
+}  // namespace
+
+extern const Scheme kScheme;
+constexpr Scheme kScheme{"gptq", "GPTQ (AutoGPTQ, GPTQModel, optimum): int2, int3, int4 and int8 weights, act-order", &claims,
+                         &open, &store};
+
+}  // namespace nibble::gptq
