@@ -1,0 +1,63 @@
+// Whole models that AutoGPTQ, GPTQModel and AutoAWQ saved: logits against a float32 Llama on the exact dequantized weights,
+// and against the library's own fp16 logits where it has a CPU path.
+#include <gtest/gtest.h>
+
+#include "base/json.h"
+#include "support/loaded_model.h"
+#include "support/test_support.h"
+
+namespace nibble {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// The worst |difference| of the library's fp16 logits that golden.json states.
+double library_bound(const fs::path& folder) {
+  const Json golden = Json::read(folder / "golden.json");
+  const Json* stated = golden.get("max_abs_logit_diff_lib_fp16_vs_ref32");
+  return stated == nullptr ? 0 : stated->number("bound");
+}
+
+void expect_logits(const fs::path& folder, const fs::path& weights) {
+  const auto golden = Checkpoint::open((folder / "golden.safetensors").string());
+  const Json tokens = Json::read(test::data("gptq/tokens.json"));
+  for (const Target target : {Target::ref, Target::cpu}) {
+    test::LoadedModel model(weights, {.target = target});
+    int sequence = 0;
+    for (const Json& list : tokens.find("eval_token_ids")->array("ids")) {
+      std::vector<std::int32_t> ids;
+      for (const Json& id : list.array("ids")) ids.push_back(static_cast<std::int32_t>(id.integer("id")));
+      const std::vector<float> logits = model.one_shot(ids);
+      const std::string number = std::to_string(sequence++);
+      EXPECT_LT(test::relative_error(logits, golden->at("logits_ref32." + number).to_f32()), 1e-5) << weights;
+      const TensorEntry* library = golden->find("logits_lib." + number);
+      if (library == nullptr) continue;
+      ASSERT_EQ(static_cast<std::size_t>(library->view.count()), logits.size());
+      double worst = 0;
+      for (std::size_t i = 0; i < logits.size(); ++i) {
+        worst = std::max(worst, std::abs(double{logits[i]} - library->view.at(static_cast<std::int64_t>(i))));
+      }
+      EXPECT_LT(worst, library_bound(folder) + 1e-3) << weights;
+    }
+  }
+}
+
+TEST(GptqAwqModel, LogitsOfAnActOrderCheckpoint) {
+  const fs::path folder = test::data("gptq/ag_b3_g64_sym_desc");
+  expect_logits(folder, folder);
+}
+
+TEST(GptqAwqModel, LogitsOfEveryCheckpoint) {
+  NIBBLE_NEED_SHARED(root, "fixtures/gptq_awq/ckpt");
+  int found = 0;
+  for (const fs::directory_entry& entry : fs::directory_iterator(root)) {
+    if (!fs::exists(entry.path() / "golden.safetensors")) continue;
+    const fs::path single = entry.path() / "model.safetensors";
+    expect_logits(entry.path(), fs::exists(single) ? single : entry.path());
+    ++found;
+  }
+  EXPECT_EQ(found, 12);
+}
+
+}  // namespace
+}  // namespace nibble
