@@ -7,6 +7,8 @@ namespace nibble {
 
 /// Inputs per chunk in which rows are decoded: small enough that a block of rows stays in the first-level cache.
 inline constexpr std::int64_t kChunk = 512;
+/// Distance of decoded rows: not a divisor of 4096 bytes, or loads would wait for stores to other rows that look alike to the core.
+inline constexpr std::int64_t kChunkStride = kChunk + 16;
 /// Rows decoded together.
 inline constexpr std::int64_t kRowBlock = 8;
 /// Rows of x and of decoded chunks are padded with zeros to a multiple of this.
@@ -26,7 +28,7 @@ struct RowsJob {
   float* scratch = nullptr;  ///< scratch_floats(m)
 };
 
-inline std::int64_t scratch_floats(std::int64_t m) { return kRowBlock * kChunk + kRowBlock * m * 16; }
+inline std::int64_t scratch_floats(std::int64_t m) { return kRowBlock * kChunkStride + kRowBlock * m * 16; }
 
 /// A layout on the CPU.
 struct CpuRows {

@@ -69,7 +69,7 @@ class Row {
         round_to_(compute == w.dtype ? DType::f32 : compute) {}
 
   HWY_INLINE void Factors(std::int64_t row, std::int64_t k0, std::int64_t count, float* HWY_RESTRICT out) const {
-    const std::uint8_t* data = codes_ + row * row_bytes_ + k0 / 8 * bits_;
+    const std::uint8_t* data = Data(row, k0);
     std::int64_t k = 0;
     if (group_ >= cols_ || group_ % 32 == 0) {
       if (bits_ == 4) k = Tables<4>(row, k0, count, data, out);
@@ -79,7 +79,19 @@ class Row {
     std::fill(out + count, out + padded(count), 0.0F);
   }
 
+  const std::uint8_t* Data(std::int64_t row, std::int64_t k0) const { return codes_ + row * row_bytes_ + k0 / 8 * bits_; }
   float Scale(std::int64_t) const { return 1; }
+
+  HWY_INLINE std::int64_t Dots(std::int64_t row, const float* HWY_RESTRICT x, float* HWY_RESTRICT acc) const {
+#if HWY_TARGET == HWY_AVX3
+    if (bits_ == 4 && (group_ >= cols_ || group_ % kBlock == 0) && dtype_ == DType::bf16 && round_to_ == DType::f32 &&
+        Modest(row)) {
+      return kind_ == Offset::shift ? Dots4<Offset::shift>(row, x, acc) : Dots4<Offset::zero_point>(row, x, acc);
+    }
+#endif
+    (void)row, (void)x, (void)acc;
+    return 0;
+  }
 
  private:
   static HWY_INLINE float Scalar(DType dtype, const std::byte* from, std::int64_t index) {
@@ -93,6 +105,12 @@ class Row {
   }
   HWY_INLINE float ScaleOf(std::int64_t index) const { return Scalar(scale_dtype_, scales_, index); }
   HWY_INLINE float OffsetOf(std::int64_t index) const { return Scalar(offset_dtype_, offsets_, index); }
+
+  static HWY_INLINE float Bf16(const std::byte* from, std::int64_t index) {
+    std::uint16_t bits;
+    std::memcpy(&bits, from + 2 * index, sizeof bits);
+    return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+  }
 
   HWY_INLINE V Round(V v) const {
     const Floats df;
@@ -122,6 +140,87 @@ class Row {
       hn::Store(Values(hn::Iota(df, static_cast<float>(q)), scale, offset), df, memory + q);
     }
     return Table(memory);
+  }
+#endif
+
+#if HWY_TARGET == HWY_AVX3
+  /// bf16 element `index` in all lanes.
+  static HWY_INLINE V Bf16All(const std::byte* from, std::int64_t index) {
+    std::uint16_t bits;
+    std::memcpy(&bits, from + 2 * index, sizeof bits);
+    return hn::BitCast(Floats(), hn::Set(hn::RebindToUnsigned<Floats>(), static_cast<std::uint32_t>(bits) << 16));
+  }
+
+  /// Rounding to bf16 in three operations: adding and taking off 1.5 * 2^16 times the value's power of two. For |v| < 2^110.
+  static HWY_INLINE V RoundModest(V v) {
+    const Floats df;
+    const auto power = hn::And(v, hn::BitCast(df, hn::Set(hn::RebindToUnsigned<Floats>(), 0x7f800000U)));
+    const V big = hn::Set(df, 98304.0F);
+    return hn::NegMulAdd(power, big, hn::MulAdd(power, big, v));
+  }
+
+  /// Whether all scales and offsets of a block of rows are below 2^100, and so 15 times them is modest.
+  HWY_INLINE bool Modest(std::int64_t row) const {
+    std::uint32_t largest = 0;
+    for (const std::byte* from : {scales_ + 2 * row * groups_, offsets_ + 2 * row * groups_}) {
+      for (std::int64_t i = 0; i < kRowBlock * groups_; ++i) {
+        std::uint16_t bits;
+        std::memcpy(&bits, from + 2 * i, sizeof bits);
+        largest = std::max<std::uint32_t>(largest, bits & 0x7fffU);
+      }
+    }
+    return largest < (127U + 100U) << 7;
+  }
+
+  /// The table of a modest bf16 group, with the roundings of value_of.
+  template <Offset kKind>
+  HWY_INLINE V Values4(V codes, std::int64_t index) const {
+    const V scale = Bf16All(scales_, index), offset = Bf16All(offsets_, index);
+    if constexpr (kKind == Offset::shift) return RoundModest(hn::Sub(RoundModest(hn::Mul(scale, codes)), offset));
+    return RoundModest(hn::Mul(scale, hn::Sub(codes, offset)));
+  }
+
+  /// One token, 4 bits, bf16 values, groups of whole blocks: weights go from the table to the sum without leaving registers.
+  template <Offset kKind>
+  HWY_INLINE std::int64_t Dots4(std::int64_t row, const float* HWY_RESTRICT x, float* HWY_RESTRICT acc) const {
+    const Floats df;
+    const hn::RebindToUnsigned<Floats> du;
+    const V codes = hn::Iota(df, 0.0F);
+    const std::int64_t end = cols_ / kBlock * kBlock;
+    HWY_UNROLL(1) for (std::int64_t half = 0; half < kRowBlock; half += 4) {
+      const std::uint8_t* data = Data(row + half, 0);
+      V sums[4];
+      HWY_UNROLL(4) for (int r = 0; r < 4; ++r) sums[r] = hn::Load(df, acc + (half + r) * 16);
+      std::int64_t index = (row + half) * groups_, left = group_;
+      for (std::int64_t k = 0; k < end; k += kBlock, data += 64) {
+        HWY_UNROLL(4) for (int r = 0; r < 4; ++r) {
+          const std::uint8_t* at = data + r * row_bytes_;
+          hwy::Prefetch(at + 512);
+          const V table = Values4<kKind>(codes, index + r * groups_);
+          const auto words = hn::BitCast(du, hn::LoadU(hn::Repartition<std::uint8_t, decltype(du)>(), at));
+          V sum = sums[r];
+          const auto field = [&](V in, Words shifted) HWY_ATTR {
+            sum = hn::MulAdd(hn::TableLookupLanes(table, hn::Indices512<float>{shifted.raw}), in, sum);
+          };
+          field(hn::Load(df, x + k), words);
+          field(hn::Load(df, x + k + 16), hn::ShiftRight<4>(words));
+          field(hn::Load(df, x + k + 32), hn::ShiftRight<8>(words));
+          field(hn::Load(df, x + k + 48), hn::ShiftRight<12>(words));
+          field(hn::Load(df, x + k + 64), hn::ShiftRight<16>(words));
+          field(hn::Load(df, x + k + 80), hn::ShiftRight<20>(words));
+          field(hn::Load(df, x + k + 96), hn::ShiftRight<24>(words));
+          field(hn::Load(df, x + k + 112), hn::ShiftRight<28>(words));
+          sums[r] = sum;
+        }
+        if (left <= kBlock) {
+          ++index;
+          left += group_;
+        }
+        left -= kBlock;
+      }
+      HWY_UNROLL(4) for (int r = 0; r < 4; ++r) hn::Store(sums[r], df, acc + (half + r) * 16);
+    }
+    return end;
   }
 #endif
 

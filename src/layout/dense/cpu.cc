@@ -38,14 +38,30 @@ class Row {
         round_to_(compute == w.dtype ? DType::f32 : compute) {}
 
   void Factors(std::int64_t row, std::int64_t k0, std::int64_t count, float* HWY_RESTRICT out) const {
-    const std::uint8_t* from = data_ + (row * cols_ + k0) * size_;
+    const std::uint8_t* from = Data(row, k0);
     if (round_to_ != DType::f32) return Convert<true>(from, count, out);
     Convert<false>(from, count, out);
   }
 
+  const std::uint8_t* Data(std::int64_t row, std::int64_t k0) const { return data_ + (row * cols_ + k0) * size_; }
   float Scale(std::int64_t) const { return 1; }
 
+  HWY_INLINE std::int64_t Dots(std::int64_t row, const float* x, float* acc) const {
+    if (round_to_ != DType::f32) return 0;
+    if (dtype_ == DType::bf16) return DotsFrom<DType::bf16>(row, x, acc);
+    if (dtype_ == DType::f16) return DotsFrom<DType::f16>(row, x, acc);
+    return DotsFrom<DType::f32>(row, x, acc);
+  }
+
  private:
+  template <DType kType>
+  HWY_INLINE std::int64_t DotsFrom(std::int64_t row, const float* x, float* acc) const {
+    constexpr std::int64_t size = kType == DType::f32 ? 4 : 2;
+    const std::uint8_t* from = Data(row, 0);
+    const std::int64_t stride = cols_ * size;
+    return nibble::HWY_NAMESPACE::DotsOf(cols_, x, acc, [&](int r, std::int64_t k) HWY_ATTR { return LoadAs(kType, from + r * stride + k * size); });
+  }
+
   template <bool kRound>
   HWY_INLINE void Convert(const std::uint8_t* from, std::int64_t count, float* HWY_RESTRICT out) const {
     if (dtype_ == DType::bf16) return ConvertFrom<kRound>(DType::bf16, from, count, out);

@@ -19,14 +19,19 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 using nibble::HWY_NAMESPACE::Floats;
 
-/// e4m3 bits moved to where f32 has them; the factor corrects the exponent's bias, and makes subnormals right as well.
-template <class V>
-HWY_INLINE hn::Vec<Floats> FromE4m3(V codes, float factor) {
+/// A float with `kMantissa` mantissa bits and a sign, widened. `bias` is 127 minus its exponent bias. Subnormals are made as normal
+/// numbers less one: operations on subnormal f32 would be a hundred times slower.
+template <int kMantissa, class V>
+HWY_INLINE hn::Vec<Floats> Widen(V codes, std::uint32_t bias) {
   const Floats df;
   const hn::RebindToUnsigned<Floats> du;
-  const auto magnitude = hn::ShiftLeft<20>(hn::And(codes, hn::Set(du, 0x7fU)));
-  const auto sign = hn::ShiftLeft<24>(hn::And(codes, hn::Set(du, 0x80U)));
-  return hn::Or(hn::Mul(hn::BitCast(df, magnitude), hn::Set(df, factor)), hn::BitCast(df, sign));
+  const auto magnitude = hn::ShiftLeft<23 - kMantissa>(hn::And(codes, hn::Set(du, 0x7fU)));
+  const auto normal = hn::BitCast(df, hn::Add(magnitude, hn::Set(du, bias << 23)));
+  const auto least = hn::BitCast(df, hn::Set(du, (bias + 1) << 23));
+  const auto tiny = hn::Sub(hn::Or(hn::BitCast(df, magnitude), least), least);
+  const auto is_tiny = hn::Lt(hn::BitCast(hn::RebindToSigned<Floats>(), magnitude), hn::Set(hn::RebindToSigned<Floats>(), 1 << 23));
+  const auto sign = hn::BitCast(df, hn::ShiftLeft<24>(hn::And(codes, hn::Set(du, 0x80U))));
+  return hn::Or(hn::IfThenElse(hn::RebindMask(df, is_tiny), tiny, normal), sign);
 }
 
 template <DType kType>
@@ -42,16 +47,15 @@ HWY_INLINE hn::Vec<Floats> LoadCodes(const std::uint8_t* from) {
     const auto nan = hn::NaN(df);
     if constexpr (kType == DType::f8_e4m3fn) {
       const auto is_nan = hn::Eq(hn::And(codes, hn::Set(du, 0x7fU)), hn::Set(du, 0x7fU));
-      return hn::IfThenElse(hn::RebindMask(df, is_nan), nan, FromE4m3(codes, 0x1p120F));
+      return hn::IfThenElse(hn::RebindMask(df, is_nan), nan, Widen<3>(codes, 120));
     } else if constexpr (kType == DType::f8_e4m3fnuz) {
-      return hn::IfThenElse(hn::RebindMask(df, hn::Eq(codes, hn::Set(du, 0x80U))), nan, FromE4m3(codes, 0x1p119F));
-    } else {  // e5m2 is the upper half of f16: the same trick with f16's bias; exponent 31 (infinity, NaN) needs f32's exponent 255
-      const auto magnitude = hn::ShiftLeft<21>(hn::And(codes, hn::Set(du, 0x7fU)));
-      const auto finite = hn::Mul(hn::BitCast(df, magnitude), hn::Set(df, 0x1p112F));
-      const auto special = hn::BitCast(df, hn::Or(magnitude, hn::Set(du, 0x7f800000U)));
-      const auto is_special = hn::Ge(hn::BitCast(df, magnitude), hn::BitCast(df, hn::Set(du, 0x7cU << 21)));
-      const auto sign = hn::BitCast(df, hn::ShiftLeft<24>(hn::And(codes, hn::Set(du, 0x80U))));
-      return hn::Or(hn::IfThenElse(is_special, special, finite), sign);
+      return hn::IfThenElse(hn::RebindMask(df, hn::Eq(codes, hn::Set(du, 0x80U))), nan, Widen<3>(codes, 119));
+    } else {  // e5m2 alone has infinities: exponent 31 becomes 255
+      const auto magnitude = hn::And(codes, hn::Set(du, 0x7fU));
+      const auto is_special = hn::Gt(hn::BitCast(hn::RebindToSigned<Floats>(), magnitude), hn::Set(hn::RebindToSigned<Floats>(), 0x7b));
+      const auto special = hn::Or(hn::ShiftLeft<21>(magnitude), hn::Set(du, 0x7f800000U));
+      const auto sign = hn::ShiftLeft<24>(hn::And(codes, hn::Set(du, 0x80U)));
+      return hn::IfThenElse(hn::RebindMask(df, is_special), hn::BitCast(df, hn::Or(special, sign)), Widen<2>(codes, 112));
     }
   }
 }
@@ -68,7 +72,7 @@ class Row {
   HWY_INLINE void Factors(std::int64_t row, std::int64_t k0, std::int64_t count, float* HWY_RESTRICT out) const {
     const Floats df;
     const auto lanes = static_cast<std::int64_t>(hn::Lanes(df));
-    const std::uint8_t* from = codes_ + row * cols_ + k0;
+    const std::uint8_t* from = Data(row, k0);
     std::int64_t k = 0;
     for (; k + lanes <= count; k += lanes) hn::Store(LoadCodes<kType>(from + k), df, out + k);
     if (k < count) {
@@ -79,6 +83,12 @@ class Row {
       k += lanes;
     }
     std::fill(out + k, out + padded(count), 0.0F);
+  }
+
+  const std::uint8_t* Data(std::int64_t row, std::int64_t k0) const { return codes_ + row * cols_ + k0; }
+  HWY_INLINE std::int64_t Dots(std::int64_t row, const float* x, float* acc) const {
+    const std::uint8_t* from = Data(row, 0);
+    return nibble::HWY_NAMESPACE::DotsOf(cols_, x, acc, [&](int r, std::int64_t k) HWY_ATTR { return LoadCodes<kType>(from + r * cols_ + k); });
   }
 
   float Scale(std::int64_t row) const { return load_as_f32(scale_type_, scales_, row); }
