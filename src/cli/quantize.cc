@@ -6,6 +6,8 @@
 #include <iostream>
 #include <memory>
 
+#include "calib/activation_scales.h"
+#include "calib/dataset.h"
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "cli/progress_bar.h"
@@ -124,6 +126,19 @@ Json json_of(const Flags& flags, const QuantizationPlan& plan) {
                       {"tensors", std::move(tensors)}};
 }
 
+/// The scales of all modules, from a run over the data set with the weights quantized as they will be.
+std::map<std::string, quanto::ActivationScales> calibrate(const Flags& flags, const quanto::Config& config,
+                                                          const Checkpoint& source, Exec& exec,
+                                                          const ProgressCallback& progress) {
+  CalibrationOptions options;
+  options.momentum = flags.momentum;
+  const auto sequences =
+      read_dataset(flags.dataset, source.folder(), {.samples = flags.samples, .seqlen = flags.seqlen});
+  exec.compute = compute_dtype("auto", source);
+  const CalibrationTask task{source, config, flags.selection, flags.out + ".calibration.partial"};
+  return calibrate_activations(task, sequences, options, exec, progress);
+}
+
 void run_quantize(const Flags& flags) {
   if (flags.out.empty() && !flags.dry_run) throw bad_input("-o OUT is missing (or --dry-run)");
   const quanto::Config config = quanto_config(flags);
@@ -144,6 +159,10 @@ void run_quantize(const Flags& flags) {
   if (!flags.dry_run) {
     ProgressBar bar;
     const auto begin = std::chrono::steady_clock::now();
+    if (config.activations) {
+      quantizer = std::make_unique<quanto::Quantizer>(
+          config, calibrate(flags, config, *source, compute.exec(), bar.callback()));
+    }
     const QuantizationError error = quantize_checkpoint(*source, plan, *quantizer, options, pool, bar.callback());
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     bar.clear();
@@ -186,6 +205,23 @@ void add_quanto_flags(CLI::App& command, Flags& flags) {
                    "Keep shifts exact where optimum-quanto rounds them on saving (bf16 int4, groups of 128)");
 }
 
+void add_calibration_flags(CLI::App& command, Flags& flags) {
+  command.add_option("--activations", flags.activations, "Type of the activations; needs --dataset")
+      ->check(CLI::IsMember({"none", "int8", "float8", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz"}))
+      ->capture_default_str();
+  command.add_option("--dataset", flags.dataset,
+                     "Calibration text: .txt, .jsonl with a field \"text\", or .json {\"ids\": [[...]]}");
+  command.add_option("--samples", flags.samples, "Calibration sequences used, at most")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command.add_option("--seqlen", flags.seqlen, "Tokens per calibration sequence, at most")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command.add_option("--momentum", flags.momentum, "Of output scales (input scales always use 0.9)")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+}
+
 }  // namespace
 
 void add_quantize(CLI::App& app) {
@@ -195,6 +231,7 @@ void add_quantize(CLI::App& app) {
       ->required();
   command->add_option("-o,--out", flags->out, "Folder to write");
   add_quanto_flags(*command, *flags);
+  add_calibration_flags(*command, *flags);
   command->add_option("--include", flags->selection.include,
                       "Quantize only modules that match this pattern (repeatable)");
   command->add_option("--exclude", flags->selection.exclude, "Keep modules that match this pattern (repeatable)");
@@ -213,7 +250,9 @@ void add_quantize(CLI::App& app) {
       "Examples:\n"
       "  nibble quantize models/demo -o out/int4 --weights int4\n"
       "  nibble quantize org/name -o out/int8 --weights int8 --exclude '*.down_proj' --dry-run\n"
-      "  nibble quantize org/name -o out/float8 --weights float8 --quantize-lm-head");
+      "  nibble quantize org/name -o out/float8 --weights float8 --quantize-lm-head\n"
+      "  nibble quantize models/demo -o out/w8a8 --weights int8 --activations int8 \\\n"
+      "      --dataset models/demo/calibration_ids.json --samples 128 --seqlen 512");
   command->callback([flags] { run_quantize(*flags); });
 }
 

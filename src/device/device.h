@@ -76,11 +76,21 @@ struct Ops {
 /// The operators of one target; every pointer is set (entries a device lacks are those of ref).
 const Ops& ops_of(Target target);
 
+/// Scales of a linear's statically quantized activations.
+struct StaticScales {
+  float input = 1;
+  float output = 1;
+  bool quantize_output = false;
+};
+
 /// Observes a model from outside while it runs (calibration). Called by nn::Linear; x is [m, k], y is [m, n], both f32.
 struct Tap {
   virtual ~Tap() = default;
   virtual void linear_input(std::string_view module, const float* x, std::int64_t m, std::int64_t k) = 0;
   virtual void linear_output(std::string_view module, const float* y, std::int64_t m, std::int64_t n) = 0;
+  /// Lets a calibration replace the scales of a linear with quantized activations. Asked after linear_input, before the
+  /// input is quantized, and again after linear_output, which sees y before it is quantized.
+  virtual void static_scales([[maybe_unused]] std::string_view module, [[maybe_unused]] StaticScales& scales) {}
 };
 
 /// Where and how a computation runs; handed down through every call. One Exec belongs to one thread of control.

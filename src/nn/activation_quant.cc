@@ -17,14 +17,23 @@ float largest_finite(DType qtype) {
 
 bool is_int8_rows(const QTensor& w) { return w.layout == &rows8::kLayout && w.part[0].dtype() == DType::i8; }
 
+/// The scales of this call: those of the checkpoint unless a calibration has others.
+StaticScales scales_now(const Linear& linear, const Exec& exec) {
+  StaticScales scales{linear.activation->input_scale, linear.activation->output_scale,
+                      linear.activation->quantize_output};
+  if (exec.tap != nullptr) exec.tap->static_scales(linear.name, scales);
+  return scales;
+}
+
 /// int8 codes times int8 codes, summed in int32: no rounding before the one multiplication by both scales.
-void int8_product(const Linear& linear, const std::int8_t* codes, std::int64_t m, float* y, Exec& exec) {
+void int8_product(const Linear& linear, const std::int8_t* codes, float input_scale, std::int64_t m, float* y,
+                  Exec& exec) {
   const QTensor& w = linear.weight;
   const auto* weight = reinterpret_cast<const std::int8_t*>(w.part[0].data());
   const std::int64_t n = w.rows, k = w.cols;
   exec.pool.run(n, 8, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t row = begin; row < end; ++row) {
-      const float scale = round_to(w.dtype, linear.activation->input_scale * w.part[1].at(row));
+      const float scale = round_to(w.dtype, input_scale * w.part[1].at(row));
       const float bias = linear.bias.empty() ? 0 : linear.bias[static_cast<std::size_t>(row)];
       const std::int8_t* wr = weight + row * k;
       for (std::int64_t i = 0; i < m; ++i) {
@@ -52,15 +61,16 @@ void forward_quantized(const Linear& linear, const float* x, std::int64_t m, flo
   const ActivationQuant& a = *linear.activation;
   const DType dtype = linear.weight.dtype;
   const std::int64_t in = m * linear.inputs(), out = m * linear.outputs();
+  const float input_scale = scales_now(linear, exec).input;
   if (a.qtype == DType::i8 && is_int8_rows(linear.weight)) {
     std::int8_t* codes = exec.arena.take<std::int8_t>(in).data();
     for (std::int64_t i = 0; i < in; ++i)
-      codes[i] = static_cast<std::int8_t>(quantize_code(a.qtype, dtype, x[i], a.input_scale));
-    int8_product(linear, codes, m, y, exec);
+      codes[i] = static_cast<std::int8_t>(quantize_code(a.qtype, dtype, x[i], input_scale));
+    int8_product(linear, codes, input_scale, m, y, exec);
   } else {
     float* rounded = exec.arena.take<float>(in).data();
     for (std::int64_t i = 0; i < in; ++i) {
-      rounded[i] = round_to(dtype, a.input_scale * quantize_code(a.qtype, dtype, x[i], a.input_scale));
+      rounded[i] = round_to(dtype, input_scale * quantize_code(a.qtype, dtype, x[i], input_scale));
     }
     MatArgs args;
     args.x = rounded;
@@ -71,9 +81,11 @@ void forward_quantized(const Linear& linear, const float* x, std::int64_t m, flo
     args.bias = linear.bias.empty() ? nullptr : linear.bias.data();
     matmul(linear.weight, args, exec);
   }
-  if (!a.quantize_output) return;
+  if (exec.tap != nullptr) exec.tap->linear_output(linear.name, y, m, linear.outputs());
+  const StaticScales scales = scales_now(linear, exec);
+  if (!scales.quantize_output) return;
   for (std::int64_t i = 0; i < out; ++i) {
-    y[i] = round_to(dtype, a.output_scale * quantize_code(a.qtype, dtype, y[i], a.output_scale));
+    y[i] = round_to(dtype, scales.output * quantize_code(a.qtype, dtype, y[i], scales.output));
   }
 }
 

@@ -7,7 +7,8 @@
 
 namespace nibble::nn {
 
-/// y = linear(x) with linear.activation applied; shapes as Linear::forward.
+/// y = linear(x) with linear.activation applied; shapes as Linear::forward. exec.tap is told y before its own
+/// quantization and may replace the scales.
 void forward_quantized(const Linear& linear, const float* x, std::int64_t m, float* y, Exec& exec);
 
 /// The code of a value, exact in f32: int8: clamp(rint(x / scale), -128, 127), NaN becomes 0; float8: x / scale clamped

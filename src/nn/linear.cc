@@ -36,8 +36,11 @@ void forward_many(std::span<const LinearJob> jobs, const float* x, std::int64_t 
   }
   if (count > 0) matmul_many({plain.data(), count}, exec);
   for (const LinearJob& job : jobs) {
-    if (job.linear->activation) forward_quantized(*job.linear, x, m, job.y, exec);
-    if (exec.tap != nullptr) exec.tap->linear_output(job.linear->name, job.y, m, job.linear->outputs());
+    if (job.linear->activation) {
+      forward_quantized(*job.linear, x, m, job.y, exec);
+    } else if (exec.tap != nullptr) {
+      exec.tap->linear_output(job.linear->name, job.y, m, job.linear->outputs());
+    }
   }
 }
 

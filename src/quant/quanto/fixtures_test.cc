@@ -98,6 +98,28 @@ TEST(QuantoFixtures, WrittenTensorsHaveTheLibrarysBytes) {
   }
 }
 
+TEST(QuantoFixtures, StoreIsTheInverseOfLoad) {
+  Machine machine;
+  for (const Variant& variant : variants()) {
+    const auto golden = Checkpoint::open(data("quanto/" + variant.checkpoint).string());
+    const auto base = Checkpoint::open(data("quanto/" + variant.base).string());
+    const WeightStore weights(golden);
+    for (const auto& [module, digest] : variant.digests) {
+      const Shape& shape = base->at(module + ".weight").shape();
+      LinearWeights linear = weights.linear(module, machine.exec, {shape[0], shape[1]});
+      std::size_t expected = 0;
+      for (const TensorEntry& entry : golden->tensors()) expected += entry.name.rfind(module + ".", 0) == 0 ? 1 : 0;
+      for (const bool recorded : {true, false}) {
+        if (!recorded) linear.record = nullptr;
+        const std::vector<StoredTensor> stored = weights.scheme()->store(module, linear, machine.exec);
+        EXPECT_EQ(stored.size(), expected) << module;
+        for (const StoredTensor& tensor : stored)
+          expect_same(tensor.tensor.view(), golden->at(tensor.name), tensor.name);
+      }
+    }
+  }
+}
+
 TEST(QuantoFixtures, ActivationScalesAreRead) {
   Machine machine;
   const WeightStore store(Checkpoint::open(data("quanto/ckpt/quanto_int8_actint8_fp32").string()));

@@ -241,6 +241,23 @@ std::optional<ActivationQuant> Reader::activation(const std::string& module, con
                          .quantize_output = false};
 }
 
+std::shared_ptr<const Record> Reader::record(const std::string& module, LinearSize size) const {
+  auto record = std::make_shared<Record>();
+  record->owner = checkpoint_->owner();
+  if (frozen(module)) {
+    for (const char* part : {".weight._data", ".weight._data._data", ".weight._scale", ".weight._shift"}) {
+      const TensorEntry* found = checkpoint_->find(module + part);
+      if (found != nullptr) record->weight.push_back({found->name, found->view.dtype(), found->view.shape()});
+    }
+    record->grouped = parts(module, size).extent.grouped;
+  }
+  for (const char* other : {".weight", ".bias", ".input_scale", ".output_scale"}) {
+    const TensorEntry* found = checkpoint_->find(module + other);
+    if (found != nullptr) record->others.emplace_back(found->name, found->view);
+  }
+  return record;
+}
+
 LinearWeights Reader::load(const std::string& module, LinearSize size, Exec& exec) const {
   const MapEntry* found = find(module);
   check(found != nullptr, "quanto: load of a module that is not quantized");
@@ -254,6 +271,7 @@ LinearWeights Reader::load(const std::string& module, LinearSize size, Exec& exe
     linear.bias = plain->view;
   }
   linear.activation = activation(module, *found);
+  linear.record = record(module, size);
   return linear;
 }
 

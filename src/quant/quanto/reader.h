@@ -32,6 +32,18 @@ struct ModuleParts {
   View data, scale, shift;
 };
 
+/// How the tensors of a module lie in the checkpoint, where the QTensor does not tell.
+struct Record final : FormatRecord {
+  std::vector<TensorPlan> weight;                    ///< stored parts of the weight; empty: the module is not frozen
+  bool grouped = false;                              ///< packed tensors are [groups, group]
+  std::vector<std::pair<std::string, View>> others;  ///< bias, input_scale, output_scale, a plain weight
+  std::shared_ptr<const void> owner;                 ///< of `others`
+};
+
+/// The tensors of `module` with the bytes that were loaded; for a weight from elsewhere (no Record), those that
+/// quantizing along the first axis would give.
+std::vector<StoredTensor> store(const std::string& module, const LinearWeights& linear, Exec& exec);
+
 class Reader final : public SchemeReader {
  public:
   explicit Reader(std::shared_ptr<const Checkpoint> checkpoint);
@@ -57,6 +69,7 @@ class Reader final : public SchemeReader {
   QTensor to_layout(const ModuleParts& parts, std::shared_ptr<const void> owner, Exec& exec) const;
   std::optional<View> bias(const std::string& module, std::int64_t rows) const;
   std::optional<ActivationQuant> activation(const std::string& module, const MapEntry& entry) const;
+  std::shared_ptr<const Record> record(const std::string& module, LinearSize size) const;
   float scale_of(const std::string& tensor) const;
 
   std::shared_ptr<const Checkpoint> checkpoint_;

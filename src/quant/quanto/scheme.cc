@@ -19,6 +19,6 @@ std::unique_ptr<SchemeReader> open(std::shared_ptr<const Checkpoint> checkpoint)
 
 extern const Scheme kScheme;
 constexpr Scheme kScheme{"quanto", "optimum-quanto: int8, int4, int2 and float8 weights, int8 and float8 activations",
-                         &claims, &open};
+                         &claims, &open, &store};
 
 }  // namespace nibble::quanto
