@@ -31,7 +31,9 @@ function(nibble_layer name)
   cmake_parse_arguments(arg "" "" "LINK" ${ARGN})
   target_link_libraries(nibble_${name} ${arg_LINK})
   target_link_libraries(nibble_${name} PRIVATE $<BUILD_INTERFACE:nibble_options> PUBLIC Threads::Threads)
-  target_include_directories(nibble_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>)
+  # include/ holds the installed headers; the lowest layer already throws their Error.
+  target_include_directories(nibble_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>
+                                                   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>)
   set_property(GLOBAL APPEND PROPERTY NIBBLE_LAYERS nibble_${name})
   if(NIBBLE_TESTS AND tests)
     set_property(GLOBAL APPEND PROPERTY NIBBLE_TEST_LAYERS ${name})

@@ -3,28 +3,12 @@
 // aborts.
 #pragma once
 #include <sstream>
-#include <stdexcept>
 #include <string>
+#include <string_view>
+
+#include "nibble/error.h"
 
 namespace nibble {
-
-/// What kind of trouble; the command line maps it to its exit code.
-enum class ErrorKind {
-  bad_input,  ///< a file, flag or request is wrong: exit code 2
-  runtime,    ///< the machine failed us (disk full, out of memory, ...): exit code 1
-  internal,   ///< a bug in nibble: exit code 1
-};
-
-class Error : public std::runtime_error {
- public:
-  Error(ErrorKind kind, const std::string& what) : std::runtime_error(what), kind_(kind) {}
-  ErrorKind kind() const { return kind_; }
-  /// 2 for bad input, 1 for the rest.
-  int exit_code() const { return kind_ == ErrorKind::bad_input ? 2 : 1; }
-
- private:
-  ErrorKind kind_;
-};
 
 /// All arguments written one after the other, as `<<` writes them.
 template <class... Args>

@@ -174,6 +174,30 @@ std::shared_ptr<const Checkpoint> Checkpoint::open(const std::string& model) {
   return CheckpointReader().read(resolve_model(model));
 }
 
+std::shared_ptr<const Checkpoint> Checkpoint::in_memory(CheckpointParts parts) {
+  const auto result = std::make_shared<Checkpoint>();
+  result->folder_ = std::move(parts.folder);
+  result->tensors_ = std::move(parts.tensors);
+  result->config_ = std::move(parts.config);
+  result->metadata_ = std::move(parts.metadata);
+  result->files_ = std::move(parts.files);
+  result->owner_ = std::move(parts.owner);
+  const auto by_name = [](const TensorEntry& a, const TensorEntry& b) { return a.name < b.name; };
+  std::sort(result->tensors_.begin(), result->tensors_.end(), by_name);
+  const auto same = [](const TensorEntry& a, const TensorEntry& b) { return a.name == b.name; };
+  const auto twice = std::adjacent_find(result->tensors_.begin(), result->tensors_.end(), same);
+  check(twice == result->tensors_.end(), "Checkpoint::in_memory: a tensor name appears twice");
+  return result;
+}
+
+std::optional<Json> Checkpoint::json_file(const std::string& name, std::int64_t max_bytes) const {
+  const fs::path path = folder_ / name;
+  if (const auto found = files_.find(name); found != files_.end()) return Json::parse(found->second, path.string());
+  std::error_code failed;
+  if (!fs::is_regular_file(path, failed)) return std::nullopt;
+  return Json::read(path, max_bytes);
+}
+
 const TensorEntry* Checkpoint::find(std::string_view name) const {
   const auto found = std::lower_bound(tensors_.begin(), tensors_.end(), name,
                                       [](const TensorEntry& entry, std::string_view key) { return entry.name < key; });

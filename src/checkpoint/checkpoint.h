@@ -2,6 +2,7 @@
 // All headers are validated when it is opened; after that every view is safe to read.
 #pragma once
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -22,8 +23,21 @@ struct TensorEntry {
   std::string raw_dtype;
 };
 
+/// What a checkpoint made in memory consists of.
+struct CheckpointParts {
+  std::filesystem::path folder;      ///< where it came from: side files that `files` lacks are read there
+  std::vector<TensorEntry> tensors;  ///< in any order, with distinct names
+  Json config;
+  Json metadata;
+  std::map<std::string, std::string> files;  ///< side files by name: "quanto_qmap.json"
+  std::shared_ptr<const void> owner;         ///< keeps the tensors' memory
+};
+
 class Checkpoint {
  public:
+  /// A checkpoint in memory, for example a quantized one that was never written.
+  static std::shared_ptr<const Checkpoint> in_memory(CheckpointParts parts);
+
   /// Opens what `model` names: a folder with model.safetensors, an index and shards, or pytorch_model.bin; a single
   /// file of those kinds; or `org/name[@revision]` in the Hugging Face cache (see resolve_model). Throws
   /// Error(bad_input) naming file and tensor.
@@ -47,6 +61,12 @@ class Checkpoint {
   /// String metadata of the first safetensors file ("format": "pt").
   const Json& metadata() const { return metadata_; }
 
+  /// A JSON file beside the weights ("quanto_qmap.json"); nullopt when there is none. Throws Error(bad_input) when it
+  /// is no JSON or larger than `max_bytes`.
+  std::optional<Json> json_file(const std::string& name, std::int64_t max_bytes = std::int64_t{64} << 20) const;
+  /// Side files that exist in memory only.
+  const std::map<std::string, std::string>& files() const { return files_; }
+
   /// Keeps all mappings alive; share it as QTensor::owner.
   std::shared_ptr<const void> owner() const { return owner_; }
 
@@ -56,6 +76,7 @@ class Checkpoint {
   std::vector<TensorEntry> tensors_;
   Json config_;
   Json metadata_;
+  std::map<std::string, std::string> files_;
   std::shared_ptr<const void> owner_;
 };
 

@@ -52,7 +52,9 @@ std::vector<std::uint8_t> unpack_all(const ModuleParts& parts, Exec& exec) {
 
 Reader::Reader(std::shared_ptr<const Checkpoint> checkpoint) : checkpoint_(std::move(checkpoint)) {
   const std::filesystem::path file = checkpoint_->folder() / kMapFile;
-  map_ = parse_map(Json::read(file, std::int64_t{64} << 20), file.string());
+  const std::optional<Json> map = checkpoint_->json_file(std::string(kMapFile));
+  if (!map) throw bad_input(file.string(), ": no such file");
+  map_ = parse_map(*map, file.string());
   for (const auto& [module, entry] : map_) {
     if (entry.weights && frozen(module)) parts(module, {});
   }

@@ -7,8 +7,9 @@ namespace nibble::quanto {
 namespace {
 
 bool claims(const Checkpoint& checkpoint) {
+  const std::string name(kMapFile);
   std::error_code failed;
-  return std::filesystem::is_regular_file(checkpoint.folder() / kMapFile, failed);
+  return checkpoint.files().contains(name) || std::filesystem::is_regular_file(checkpoint.folder() / name, failed);
 }
 
 std::unique_ptr<SchemeReader> open(std::shared_ptr<const Checkpoint> checkpoint) {
