@@ -2,6 +2,7 @@
 
 #include <simdjson.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <system_error>
@@ -19,10 +20,16 @@ constexpr std::size_t kMaxDepth = 256;
 Json convert(simdjson::dom::element element, std::string_view where);
 
 Json convert_object(simdjson::dom::object object, std::string_view where) {
+  constexpr std::size_t small = 16;  // up to here a linear search is faster than a hash table
   Json::Object members;
+  members.reserve(object.size());
   std::unordered_set<std::string_view> seen;
+  if (object.size() > small) seen.reserve(object.size());
   for (const auto field : object) {
-    if (!seen.insert(field.key).second) throw bad_input(where, ": duplicate key \"", printable(field.key), "\"");
+    const auto same = [&](const Json::Member& member) { return member.first == field.key; };
+    const bool twice =
+        object.size() > small ? !seen.insert(field.key).second : std::any_of(members.begin(), members.end(), same);
+    if (twice) throw bad_input(where, ": duplicate key \"", printable(field.key), "\"");
     members.emplace_back(std::string(field.key), convert(field.value, where));
   }
   return members;
@@ -34,6 +41,7 @@ Json convert(simdjson::dom::element element, std::string_view where) {
     case Type::OBJECT: return convert_object(element, where);
     case Type::ARRAY: {
       Json::Array items;
+      items.reserve(simdjson::dom::array(element).size());
       for (const simdjson::dom::element item : simdjson::dom::array(element)) items.push_back(convert(item, where));
       return items;
     }
@@ -49,6 +57,7 @@ Json convert(simdjson::dom::element element, std::string_view where) {
 
 void write_string(std::string& out, std::string_view text, bool ascii) {
   static constexpr char hex[] = "0123456789abcdef";
+  static constexpr std::string_view special = "\"\\\b\f\n\r\t", letters = "\"\\bfnrt";
   const auto escape = [&](char32_t unit) {
     out += "\\u";
     for (int shift = 12; shift >= 0; shift -= 4) out += hex[unit >> shift & 15];
@@ -57,15 +66,9 @@ void write_string(std::string& out, std::string_view text, bool ascii) {
   for (std::size_t at = 0; at < text.size();) {
     const char c = text[at];
     const std::size_t length = std::max<std::size_t>(1, utf8_length(text.substr(at)));
-    if (c == '"' || c == '\\') {
-      out += {'\\', c};
-    } else if (c == '\n') {
-      out += "\\n";
-    } else if (c == '\r') {
-      out += "\\r";
-    } else if (c == '\t') {
-      out += "\\t";
-    } else if (static_cast<unsigned char>(c) < 0x20) {
+    if (const std::size_t found = special.find(c); found != std::string_view::npos) {
+      out += {'\\', letters[found]};
+    } else if (static_cast<unsigned char>(c) < 0x20 || (c == 0x7f && ascii)) {
       escape(static_cast<unsigned char>(c));
     } else if (length > 1 && ascii) {
       const char32_t code = utf8_decode(text.substr(at), length);

@@ -256,7 +256,9 @@ struct CheckpointWriter::State {
     sync_folder(folder);
   }
 
+  /// Also what killed saves left half written.
   void remove_stale_shards() const {
+    for (const std::string name : {kSingle, kIndex}) ::unlink((folder / (name + ".partial")).c_str());
     std::unordered_set<std::string> own;
     for (const Shard& shard : shards) own.insert(shard.file.final_path.filename().string());
     std::error_code error;

@@ -45,6 +45,7 @@ std::vector<std::string> arguments_of(int argc, char** argv) {
 int run(int argc, char** argv) {
   std::signal(SIGBUS, on_bus_error);
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file over the size limit is a write error like any other
   CLI::App app("Quantize, evaluate, run and convert Hugging Face checkpoints, natively.", "nibble");
   app.require_subcommand(0, 1);
   app.set_help_all_flag("--help-all", "Help of every command");
