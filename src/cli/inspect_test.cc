@@ -41,6 +41,20 @@ TEST(Inspect, CountsTheDemoModel) {
   EXPECT_TRUE(contains(inspect(test::source("models/demo")).out, "model.layers.*.mlp.up_proj.weight"));
 }
 
+TEST(Inspect, NamesSchemeAndBitsOfAQuantizedModel) {
+  const test::TempDir dir;
+  for (const std::string weights : {"int8", "int4", "int2", "float8"}) {
+    const fs::path out = dir / weights;
+    const test::Ran made = test::run_command("'" + test::nibble_binary().string() + "' quantize '" +
+                                             test::source("models/demo").string() + "' -o '" + out.string() +
+                                             "' --weights " + weights);
+    ASSERT_EQ(made.code, 0) << made.err;
+    const test::Ran ran = inspect(out, "--json --verify");
+    ASSERT_EQ(ran.code, 0) << ran.err;
+    EXPECT_TRUE(contains(ran.out, "quanto")) << ran.out.substr(0, 400);
+  }
+}
+
 TEST(Inspect, BrokenFilesAreOneLineAndExitCodeTwo) {
   const test::TempDir dir;
   test::write_text(dir / "pointer.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n");

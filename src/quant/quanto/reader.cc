@@ -103,7 +103,7 @@ std::string Reader::describe(std::string_view module) const {
 
 LinearSize Reader::size(std::string_view module) const {
   const std::string name(module);
-  if (!frozen(module)) {
+  if (frozen(module)) {
     const Extent extent = parts(name, {}).extent;
     return {extent.rows, extent.cols};
   }
