@@ -194,6 +194,33 @@ def unigram(folder):
             section(pre_tokenizers.UnicodeScripts()), section(pre_tokenizers.Metaspace())]})])
 
 
+def sentencepiece_model(folder):
+    """A tiny tokenizer.model, with ids as sentencepiece gives them once the prefix is put by hand as Transformers does."""
+    import sentencepiece
+    with tempfile.TemporaryDirectory() as tmp:
+        with open(tmp + "/corpus.txt", "w") as f:
+            f.write("\n".join(CORPUS * 3))
+        sentencepiece.SentencePieceTrainer.Train(input=tmp + "/corpus.txt", model_prefix=tmp + "/m", vocab_size=480, byte_fallback=True, model_type="bpe", character_coverage=0.98,
+                                                 normalization_rule_name="identity", remove_extra_whitespaces=False, user_defined_symbols=["<user>"], control_symbols=["[INST]"],
+                                                 hard_vocab_limit=False, minloglevel=2)
+        with open(tmp + "/m.model", "rb") as f:
+            proto = f.read()
+    with open(os.path.join(folder, "tiny.model"), "wb") as f:
+        f.write(proto)
+    bare = sentencepiece.SentencePieceProcessor()
+    bare.LoadFromSerializedProto(proto + b"\x1a\x02\x18\x00")  # normalizer_spec.add_dummy_prefix = false
+
+    def encode(text):
+        marked = text.replace(" ", "▁")
+        return bare.encode(marked if marked.startswith("▁") or not marked else "▁" + marked)
+
+    texts = [t for t in TEXTS if "<s>" not in t and "</s>" not in t and "<unk>" not in t and "\0" not in t]
+    specials = {name: bare.piece_to_id(name) for name in ("<unk>", "<s>", "</s>", "[INST]", "<user>")}
+    with open(os.path.join(folder, "tiny_model.json"), "w") as f:
+        json.dump({"texts": texts, "ids": [encode(t) for t in texts], "specials": specials}, f, separators=(",", ":"))
+        f.write("\n")
+
+
 def characters():
     """Every character that any normalizer makes of the texts."""
     found = set()
@@ -298,7 +325,7 @@ def demo(folder):
 def main():
     folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tests/data/tokenizers")
     os.makedirs(folder, exist_ok=True)
-    for make in (byte_level, metaspace, suffix, unigram, steps, bert, added, decode, demo):
+    for make in (byte_level, metaspace, suffix, unigram, sentencepiece_model, steps, bert, added, decode, demo):
         make(folder)
 
 
