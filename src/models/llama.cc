@@ -23,7 +23,7 @@ ArchSpec llama() {
       {Slot::head, "lm_head"},
   };
   a.configure = [](const ConfigReader& fields, ModelConfig& c) {
-    c.qkv_bias = c.out_bias = fields.boolean({"attention_bias", "bias"}, false);
+    c.qkv_bias = c.out_bias = fields.boolean({"attention_bias"}, false);
     c.mlp_bias = fields.boolean({"mlp_bias"}, false);
   };
   return a;

@@ -96,6 +96,9 @@ nn::RopeConfig read_rope(const ConfigReader& top, const ModelConfig& c) {
   if (nested == nullptr) nested = &kNone;
   if (!nested->is_object()) throw bad_input(top.field(name), ": expected an object");
   const ConfigReader fields(*nested, top.field(name));
+  if (fields.has({"full_attention", "sliding_attention"})) {
+    throw bad_input(top.field(name), ": parameters for each type of layer are not supported in ", c.architecture);
+  }
 
   nn::RopeConfig rope;
   rope.kind = rope_kind(fields);

@@ -181,6 +181,7 @@ TEST(ModelConfig, RefusesAbsurdSizes) {
 TEST(ModelConfig, RefusesBadRope) {
   expect_refusal(R"("rope_theta": 0)", "field rope_theta");
   expect_refusal(R"("rope_theta": "NaN")", "field rope_theta");
+  expect_refusal(R"("rope_parameters": {"full_attention": {"rope_theta": 1e6}})", "each type of layer");
   expect_refusal(R"("rope_scaling": 3)", "field rope_scaling: expected an object");
   expect_refusal(R"("rope_scaling": {"type": "longrope", "factor": 2})", "longrope is not supported");
   expect_refusal(R"("rope_scaling": {"type": "linear"})", "field rope_scaling: field factor is missing");
