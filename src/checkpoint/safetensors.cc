@@ -218,7 +218,10 @@ void append_tensor(std::string& out, const TensorPlan& tensor, std::int64_t begi
   out += ":{\"dtype\":\"";
   out += safetensors_name(tensor.dtype);
   out += "\",\"shape\":[";
-  for (std::size_t i = 0; i < tensor.shape.size(); ++i) out += (i == 0 ? "" : ",") + std::to_string(tensor.shape[i]);
+  for (std::size_t i = 0; i < tensor.shape.size(); ++i) {
+    if (i > 0) out += ',';
+    out += std::to_string(tensor.shape[i]);
+  }
   out += "],\"data_offsets\":[" + std::to_string(begin) + ',' + std::to_string(end) + "]}";
 }
 

@@ -106,7 +106,7 @@ std::vector<fs::path> weight_files(const Checkpoint& checkpoint) {
 
 VerifyReport verify_checkpoint(const Checkpoint& checkpoint, ThreadPool& pool) {
   VerifyReport report;
-  for (const fs::path& file : weight_files(checkpoint)) report.files.push_back({.file = file});
+  for (const fs::path& file : weight_files(checkpoint)) report.files.emplace_back().file = file;
   pool.run(static_cast<std::int64_t>(report.files.size()), 1, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t i = begin; i < end; ++i) {
       FileHealth& file = report.files[static_cast<std::size_t>(i)];

@@ -96,10 +96,10 @@ std::string describe(const PickleStep& step) {
     case PickleArg::u2:
     case PickleArg::i4:
     case PickleArg::u4:
-    case PickleArg::u8: return " " + std::to_string(step.integer);
-    case PickleArg::f8: return " " + cat(step.real);
-    case PickleArg::two_lines: return " '" + printable(step.text) + " " + printable(step.text2) + "'";
-    default: return " '" + printable(step.text) + "'";
+    case PickleArg::u8: return cat(' ', step.integer);
+    case PickleArg::f8: return cat(' ', step.real);
+    case PickleArg::two_lines: return cat(" '", printable(step.text), ' ', printable(step.text2), '\'');
+    default: return cat(" '", printable(step.text), '\'');
   }
 }
 
