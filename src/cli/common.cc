@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "base/utf8.h"
 #include "quant/scheme.h"
+#include "run/compute_dtype.h"
 
 namespace nibble::cli {
 namespace {
@@ -58,14 +59,7 @@ DType compute_dtype(const std::string& dtype, const Checkpoint& checkpoint) {
     if (!named) throw bad_input("unknown dtype ", printable(dtype));
     return *named;
   }
-  for (const char* key : {"dtype", "torch_dtype"}) {
-    const Json* field = checkpoint.config().get(key);
-    if (field == nullptr || !field->is_string()) continue;
-    return dtype_from_name(field->string(key)) == DType::bf16 ? DType::bf16 : DType::f32;
-  }
-  const auto is_bf16 = [](const TensorEntry& entry) { return entry.view.dtype() == DType::bf16; };
-  const auto tensors = checkpoint.tensors();
-  return std::any_of(tensors.begin(), tensors.end(), is_bf16) ? DType::bf16 : DType::f32;
+  return default_compute_dtype(checkpoint);
 }
 
 OpenedModel open_model(const ModelFlags& flags, Exec& exec, std::int64_t max_context) {

@@ -1,0 +1,76 @@
+#include "api/quantize_in_memory.h"
+
+#include <cstring>
+
+#include "base/error.h"
+#include "quant/quantize_checkpoint.h"
+#include "quant/quanto/quantizer.h"
+
+namespace nibble {
+namespace {
+
+quanto::Config parsed(const QuantoConfig& config) {
+  if (config.activations)
+    throw bad_input(
+        "QuantoConfig: activations need calibration data: quantize with `nibble quantize --activations` and "
+        "load the result");
+  quanto::Config out;
+  const auto qtype = quanto::qtype_from_name(config.weights);
+  if (!qtype) throw bad_input("QuantoConfig: unknown weights ", printable(config.weights));
+  out.weights.qtype = *qtype;
+  out.modules_to_not_convert = config.modules_to_not_convert;
+  return out;
+}
+
+/// Keeps the quantized tensors and the source alive.
+struct Owner {
+  std::shared_ptr<const Checkpoint> source;
+  std::vector<Tensor> tensors;
+};
+
+void add_quantized(const PlannedTensor& planned, quanto::Quantizer& quantizer, ThreadPool& pool, Owner& owner,
+                   std::vector<TensorEntry>& out) {
+  std::size_t next = 0;
+  quantizer.quantize(planned.module, *planned.source, pool,
+                     [&](const std::string& name, std::span<const std::byte> bytes) {
+                       const TensorPlan& plan = planned.outputs.at(next++);
+                       check(plan.name == name, "quantize_in_memory: tensors come in another order than planned");
+                       Tensor tensor(plan.shape, plan.dtype);
+                       check(tensor.bytes().size() == bytes.size(), "quantize_in_memory: size of a tensor");
+                       if (!bytes.empty()) std::memcpy(tensor.data(), bytes.data(), bytes.size());
+                       out.push_back({name, tensor.view(), planned.source->file});
+                       owner.tensors.push_back(std::move(tensor));
+                     });
+}
+
+}  // namespace
+
+std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Checkpoint> source,
+                                                     const QuantoConfig& config, ThreadPool& pool,
+                                                     const ProgressCallback& progress) {
+  const quanto::Config quanto_config = parsed(config);
+  quanto::Quantizer quantizer(quanto_config);
+  const QuantizationPlan plan = plan_quantization(*source, quantizer, quanto::selection_of(quanto_config), pool.size());
+  const auto owner = std::make_shared<Owner>();
+  owner->source = source;
+  CheckpointParts parts;
+  std::int64_t done = 0;
+  for (const PlannedTensor& planned : plan.tensors) {
+    if (progress) progress({"quantizing", planned.source->name, done, plan.bytes_in});
+    if (planned.module.empty()) {
+      parts.tensors.push_back(*planned.source);
+    } else {
+      add_quantized(planned, quantizer, pool, *owner, parts.tensors);
+    }
+    done += planned.bytes_in;
+  }
+  parts.folder = source->folder();
+  parts.config = source->config();
+  if (plan.unties) parts.config.set("tie_word_embeddings", false);
+  parts.metadata = source->metadata();
+  for (auto& [name, content] : quantizer.side_files(plan.modules)) parts.files[name] = content;
+  parts.owner = owner;
+  return Checkpoint::in_memory(std::move(parts));
+}
+
+}  // namespace nibble
