@@ -24,7 +24,7 @@ std::string make_zip(const std::vector<std::pair<std::string, std::string>>& ent
     const std::string common = number(20, 2) + number(flags, 2) + number(method, 2) + number(0, 8) +
                                number(content.size(), 4) + number(unpacked_size ? unpacked_size : content.size(), 4) +
                                number(name.size(), 2) + number(0, 2);
-    directory += "PK\1\2" + number(20, 2) + common + number(0, 10) + number(out.size(), 4) + name;
+    directory += "PK\1\2" + number(20, 2) + common + number(0, 8) + number(0, 2) + number(out.size(), 4) + name;
     out += "PK\3\4" + common + name + content;
   }
   const std::size_t start = out.size();
