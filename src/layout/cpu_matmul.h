@@ -40,6 +40,8 @@ struct CpuRows {
   float (*row_scale)(const QTensor& w, std::int64_t row) = nullptr;
   /// Exact values of a whole row.
   void (*values)(const QTensor& w, std::int64_t row, float* out) = nullptr;
+  /// Where columns from k0 on lie as bf16 (any alignment), or null when they do not.
+  const std::byte* (*bf16)(const QTensor& w, std::int64_t row, std::int64_t k0) = nullptr;
 };
 
 /// out[0, count) = in rounded to dtype, zeros up to `padded_count`.

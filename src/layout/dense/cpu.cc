@@ -125,10 +125,14 @@ void matmul(const QTensor& w, const MatArgs& args, Exec& exec) { cpu_matmul(cpu_
 void decode(const QTensor& w, std::int64_t row0, std::int64_t rows, float* out, Exec& exec) {
   cpu_decode(cpu_rows(), w, row0, rows, out, exec);
 }
+/// The weights themselves, when they are bf16.
+const std::byte* bf16_data(const QTensor& w, std::int64_t row, std::int64_t k0) {
+  return w.dtype == DType::bf16 ? w.part[0].data() + (row * w.cols + k0) * 2 : nullptr;
+}
 }  // namespace
 
 CpuRows cpu_rows() {
-  return {&matmul_rows, &factors, [](const QTensor&, std::int64_t) { return 1.0F; }, &values};
+  return {&matmul_rows, &factors, [](const QTensor&, std::int64_t) { return 1.0F; }, &values, &bf16_data};
 }
 const Kernels kCpu{&matmul, &decode};
 
