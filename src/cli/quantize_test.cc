@@ -1,0 +1,122 @@
+// The quantize command as a user meets it: results, refusals, full disks and kills.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "base/json.h"
+#include "checkpoint/checkpoint.h"
+#include "quant/scheme.h"
+#include "support/test_support.h"
+
+namespace nibble {
+namespace {
+
+namespace fs = std::filesystem;
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#elif defined(__has_feature)
+constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+#else
+constexpr bool kSanitized = false;
+#endif
+
+std::string quantize(const std::string& arguments) {
+  return "'" + test::nibble_binary().string() + "' quantize '" + test::source("models/demo").string() + "' " +
+         arguments;
+}
+
+/// Whether `out` looks like a model to any reader.
+bool has_entry_point(const fs::path& out) {
+  return fs::exists(out / "model.safetensors") || fs::exists(out / "model.safetensors.index.json");
+}
+
+TEST(QuantizeCommand, PredictsWhatItThenDoes) {
+  const test::TempDir temp;
+  const std::string out = (temp / "out").string();
+  const test::Ran dry = test::run_command(quantize("-o '" + out + "' --weights int4 --dry-run --json"));
+  ASSERT_EQ(dry.code, 0) << dry.err;
+  EXPECT_FALSE(fs::exists(out));
+  const test::Ran ran = test::run_command(quantize("-o '" + out + "' --weights int4 --json -t 2"));
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const Json before = Json::parse(dry.out, "dry"), after = Json::parse(ran.out, "ran");
+  for (const char* key : {"bytes", "new_bytes", "bits_per_weight", "quantized_parameters", "tensors", "notes"}) {
+    EXPECT_EQ(*before.find(key), *after.find(key)) << key;
+  }
+  if (!kSanitized) {  // sanitizers hold memory of their own
+    EXPECT_LE(after.find("peak_bytes")->integer("peak"), after.find("predicted_peak_bytes")->integer("predicted"));
+  }
+  const WeightStore written(Checkpoint::open(out));
+  ASSERT_NE(written.scheme(), nullptr);
+  EXPECT_EQ(written.reader()->describe("model.layers.0.mlp.up_proj"), "qint4, group_size 128, shift");
+  EXPECT_FALSE(written.reader()->has("lm_head"));
+  const test::Ran again = test::run_command(quantize("-o '" + out + "' --weights int8"));
+  EXPECT_EQ(again.code, 2);
+  EXPECT_NE(again.err.find("--force"), std::string::npos) << again.err;
+  EXPECT_EQ(test::run_command(quantize("-o '" + out + "' --weights int8 --force --quantize-lm-head")).code, 0);
+  EXPECT_TRUE(WeightStore(Checkpoint::open(out)).reader()->has("lm_head"));
+}
+
+TEST(QuantizeCommand, RefusesWrongArguments) {
+  const test::TempDir temp;
+  const std::string out = "-o '" + (temp / "out").string() + "' ";
+  for (const char* wrong : {"--weights int3", "--weights int8 --optimizer hqq", "--weights int4 --optimizer absmax",
+                            "--exclude nothing-like-this", "--activations int8", "--group-size 33", "--method gptqq",
+                            "--dataset x.txt", "--max-shard-size 5XB", "--activations int8 --dataset /no/such/file"}) {
+    const test::Ran ran = test::run_command(quantize(out + wrong));
+    EXPECT_EQ(ran.code, 2) << wrong << ": " << ran.err;
+    EXPECT_FALSE(ran.err.empty()) << wrong;
+    EXPECT_FALSE(has_entry_point(temp / "out")) << wrong;
+  }
+  EXPECT_EQ(test::run_command(quantize("--weights int4")).code, 2) << "no folder to write";
+}
+
+TEST(QuantizeCommand, CalibratesActivations) {
+  const test::TempDir temp;
+  const test::Ran ran = test::run_command(
+      quantize("-o '" + (temp / "out").string() + "' --weights int8 --activations int8 --dataset '" +
+               test::source("models/demo/calibration_ids.json").string() + "' --samples 2 --seqlen 32"));
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const auto written = Checkpoint::open((temp / "out").string());
+  int calibrated = 0;
+  for (const TensorEntry& entry : written->tensors()) {
+    if (entry.name.find(".input_scale") == std::string::npos) continue;
+    EXPECT_GT(entry.view.at(0), 0) << entry.name;
+    calibrated += entry.view.at(0) != 1 ? 1 : 0;
+  }
+  EXPECT_EQ(calibrated, 42);
+  EXPECT_EQ(std::distance(fs::directory_iterator(temp.path()), fs::directory_iterator()), 1)
+      << "nothing is left beside it";
+}
+
+TEST(QuantizeCommand, AFullDiskLeavesNoModel) {
+  const test::TempDir temp;
+  const fs::path out = temp / "out";
+  const test::Ran ran =
+      test::run_command("ulimit -f 2000; " + quantize("-o '" + out.string() + "' --weights int8"));  // 2 MB of 9
+  EXPECT_NE(ran.code, 0);
+  EXPECT_FALSE(has_entry_point(out));
+}
+
+TEST(QuantizeCommand, KilledAtAnyPointItLeavesAWholeModelOrNone) {
+  const test::TempDir temp;
+  int complete = 0;
+  for (int i = 0; i < 12; ++i) {
+    const fs::path out = temp / ("out" + std::to_string(i));
+    test::run_command("timeout -s KILL 0.0" + std::to_string(1 + 3 * i) + " " +
+                      quantize("-o '" + out.string() + "' --weights int4 -t 2"));
+    if (!has_entry_point(out)) continue;
+    ++complete;
+    const WeightStore written(Checkpoint::open(out.string()));
+    ASSERT_NE(written.reader(), nullptr);
+    EXPECT_EQ(written.reader()->modules().size(), 42U);
+    for (const char* file : {"config.json", "tokenizer.json"}) EXPECT_TRUE(fs::exists(out / file)) << file;
+  }
+  EXPECT_LT(complete, 12) << "none was killed in time: nothing is tested";
+  const fs::path first = temp / "out0";
+  EXPECT_EQ(test::run_command(quantize("-o '" + first.string() + "' --weights int4 --force")).code, 0)
+      << "starting over";
+}
+
+}  // namespace
+}  // namespace nibble
