@@ -59,6 +59,7 @@ void measure(DType dtype, std::int64_t rows, std::int64_t cols, ThreadPool& pool
   const double bytes = static_cast<double>(w.view().size_bytes());
   const auto print = [&](const std::string& what, double seconds) {
     std::printf("| %-4s | %-24s | %6.2f |\n", std::string(name_of(dtype)).c_str(), what.c_str(), bytes / seconds / 1e9);
+    std::fflush(stdout);
   };
   std::uint64_t seen = 0;
   print("read", seconds_of([&] { seen += read_all(w, pool); }));
