@@ -148,7 +148,9 @@ double seconds_to_encode(const Tokenizer& tokenizer, const std::string& text, bo
   const auto start = std::chrono::steady_clock::now();
   const auto ids = tokenizer.encode(text, {.add_special = false});
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  if (check_round_trip) EXPECT_EQ(tokenizer.decode(ids, false), text);
+  if (check_round_trip) {
+    EXPECT_EQ(tokenizer.decode(ids, false), text);
+  }
   return seconds;
 }
 
