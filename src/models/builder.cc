@@ -129,7 +129,8 @@ class Builder {
     check_shape(made.name + ".weight", {read.weight.rows, read.weight.cols}, {size.outputs, size.inputs});
     made.weight = std::move(read.weight);
     made.activation = read.activation;
-    if (bias) {
+    // A quantized linear applies the bias that it stores even where the family has none, as its library does.
+    if (bias || (read.record != nullptr && read.bias)) {
       if (!read.bias) throw bad_input(place(), ": tensor ", made.name, ".bias is missing");
       check_shape(made.name + ".bias", read.bias->shape(), {size.outputs});
       made.bias = read.bias->to_f32();

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/json.h"
+#include "support/edited_checkpoint.h"
 #include "support/loaded_model.h"
 #include "support/test_support.h"
 
@@ -45,6 +46,22 @@ void expect_logits(const fs::path& folder, const fs::path& weights) {
 TEST(GptqAwqModel, LogitsOfAnActOrderCheckpoint) {
   const fs::path folder = test::data("gptq/ag_b3_g64_sym_desc");
   expect_logits(folder, folder);
+}
+
+/// AutoGPTQ writes a bias for every linear, and its modules add it whatever the family says.
+TEST(GptqAwqModel, StoredBiasesAreApplied) {
+  test::EditedCheckpoint edited(*Checkpoint::open(test::data("gptq/ag_b3_g64_sym_desc").string()));
+  const std::vector<std::int32_t> ids{1, 17, 300};
+  const auto logits_with = [&](float bias) {
+    Tensor& tensor = edited.tensors.at("model.layers.0.mlp.down_proj.bias");
+    for (std::int64_t i = 0; i < tensor.count(); ++i) store_from_f32(DType::f16, tensor.data(), i, i % 2 == 0 ? bias : 0);
+    const test::TempDir dir;
+    edited.write(dir / "model");
+    return test::LoadedModel(dir / "model").one_shot(ids);
+  };
+  const std::vector<float> plain = test::LoadedModel(test::data("gptq/ag_b3_g64_sym_desc")).one_shot(ids);
+  EXPECT_EQ(logits_with(0), plain);
+  EXPECT_GT(test::relative_error(logits_with(1), plain), 0.01);
 }
 
 TEST(GptqAwqModel, LogitsOfEveryCheckpoint) {
