@@ -36,12 +36,13 @@ namespace {
 /// From this many tokens on tiles are faster than vectors.
 constexpr std::int64_t kTileTokens = 12;
 
-void tile_matmul(const CpuRows& rows, const QTensor& w, const MatArgs& args, const float* x, Exec& exec) {
-  const std::int64_t ldx = padded(w.cols), each = amx::scratch_bytes(args.m);
+void tile_matmul(const CpuRows& rows, const QTensor& w, const MatArgs& args, Exec& exec) {
+  const Arena::Scope scope(exec.arena);
+  const std::int64_t each = amx::scratch_bytes(args.m);
   const std::span<std::byte> packed = exec.arena.take<std::byte>(amx::packed_bytes(args.m, w.cols));
   const std::span<std::byte> scratch = exec.arena.take<std::byte>(each * exec.pool.size());
   exec.pool.run(amx::padded_tokens(args.m) / 16, 1, [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t t = begin; t < end; ++t) amx::pack_tokens(x, args.m, ldx, w.cols, 16 * t, packed.data());
+    for (std::int64_t t = begin; t < end; ++t) amx::pack_tokens(args.x, args.m, args.ldx, w.cols, 16 * t, packed.data());
   });
   exec.pool.run(w.rows, 32, [&](std::int64_t begin, std::int64_t end, int worker) {
     amx::matmul({&rows, &w, packed.data(), args.m, args.y, args.ldy, args.bias, scratch.data() + worker * each}, begin, end);
@@ -52,6 +53,10 @@ void tile_matmul(const CpuRows& rows, const QTensor& w, const MatArgs& args, con
 }  // namespace
 
 void cpu_matmul(const CpuRows& rows, CpuIsa isa, const QTensor& w, const MatArgs& args, Exec& exec) {
+#if defined(__x86_64__)
+  if (isa == CpuIsa::amx && exec.compute == DType::bf16 && args.m >= kTileTokens) return tile_matmul(rows, w, args, exec);
+#endif
+  (void)isa;
   const Arena::Scope scope(exec.arena);
   const std::int64_t ldx = padded(w.cols), each = scratch_floats(args.m);
   const std::span<float> x = exec.arena.take<float>(args.m * ldx);
@@ -59,10 +64,6 @@ void cpu_matmul(const CpuRows& rows, CpuIsa isa, const QTensor& w, const MatArgs
   exec.pool.run(args.m, 4, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t i = begin; i < end; ++i) round_row(exec.compute, args.x + i * args.ldx, w.cols, x.data() + i * ldx, ldx);
   });
-#if defined(__x86_64__)
-  if (isa == CpuIsa::amx && exec.compute == DType::bf16 && args.m >= kTileTokens) return tile_matmul(rows, w, args, x.data(), exec);
-#endif
-  (void)isa;
   exec.pool.run(w.rows, kRowBlock, [&](std::int64_t begin, std::int64_t end, int worker) {
     rows.matmul({.w = &w, .x = x.data(), .m = args.m, .ldx = ldx, .y = args.y, .ldy = args.ldy, .bias = args.bias,
                  .compute = exec.compute, .scratch = scratch.data() + worker * each},

@@ -63,8 +63,18 @@ inline __m512i narrow(const float* from) {
   return (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + 16), _mm512_loadu_ps(from));
 }
 
+/// The first `count` of 32 floats as bf16, zeros behind them.
+inline __m512i narrow(const float* from, std::int64_t count) {
+  if (count >= 32) return narrow(from);
+  const std::uint32_t mask = (1U << count) - 1;
+  const __m512 low = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), from);
+  const __m512 high = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> 16), from + 16);
+  return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+}
+
 /// Sums of 32 rows x 32 tokens over `steps` * 32 columns.
-inline void multiply(const std::byte* a, const std::byte* b, std::byte* c, std::int64_t steps, bool first) {
+/// On the way it asks for 128 bytes at `ahead` per step.
+inline void multiply(const std::byte* a, const std::byte* b, std::byte* c, std::int64_t steps, bool first, const std::byte* ahead) {
   if (first) {
     _tile_zero(0);
     _tile_zero(1);
@@ -80,6 +90,8 @@ inline void multiply(const std::byte* a, const std::byte* b, std::byte* c, std::
     _tile_loadd(4, a, 64);
     _tile_loadd(6, b, 64);
     _tile_dpbf16ps(0, 4, 6);
+    _mm_prefetch(reinterpret_cast<const char*>(ahead + 128 * s), _MM_HINT_T1);
+    _mm_prefetch(reinterpret_cast<const char*>(ahead + 128 * s + 64), _MM_HINT_T1);
     _tile_loadd(7, b + kTileBytes, 64);
     _tile_dpbf16ps(1, 4, 7);
     _tile_loadd(5, a + kTileBytes, 64);
@@ -133,41 +145,74 @@ void store_tile(const Job& job, const std::byte* sums, std::int64_t row, std::in
   }
 }
 
-void store_panel(const Job& job, const std::byte* sums, std::int64_t row0, std::int64_t row1, std::int64_t rows) {
-  for (std::int64_t r = 0; r < rows && row0 + r < row1; r += 16) {
-    alignas(64) float scale[16] = {}, bias[16] = {};
-    const std::int64_t real = std::min<std::int64_t>(16, row1 - row0 - r);
-    for (std::int64_t i = 0; i < real; ++i) {
-      scale[i] = job.layout->row_scale(*job.w, row0 + r + i);
-      bias[i] = job.bias != nullptr ? job.bias[row0 + r + i] : 0;
+/// Scales and biases of a panel's rows, zero beyond them.
+struct alignas(64) RowTerms {
+  float scale[kPanel], bias[kPanel];
+
+  RowTerms(const Job& job, std::int64_t row0, std::int64_t row1) {
+    for (std::int64_t r = 0; r < kPanel; ++r) {
+      const bool real = row0 + r < row1;
+      scale[r] = real ? job.layout->row_scale(*job.w, row0 + r) : 0;
+      bias[r] = real && job.bias != nullptr ? job.bias[row0 + r] : 0;
     }
-    for (std::int64_t token = 0; token < job.m; token += 16) {
-      const std::int64_t block = (token / 32 * (rows / 32) + r / 32) * 4 + r / 16 % 2 * 2 + token / 16 % 2;
-      store_tile(job, sums + block * kTileBytes, row0 + r, token, real, _mm512_load_ps(scale), _mm512_load_ps(bias));
+  }
+};
+
+/// Stores the outputs of tokens [32 t, 32 t + 32): `sums` are theirs, one row pair of tiles after the other.
+void store_tokens(const Job& job, const std::byte* sums, std::int64_t t, std::int64_t row0, std::int64_t rows, const RowTerms& terms) {
+  for (std::int64_t token = 32 * t; token < std::min(job.m, 32 * t + 32); token += 16) {
+    for (std::int64_t r = 0; r < rows; r += 16) {
+      const std::byte* tile = sums + (r / 32 * 4 + r / 16 % 2 * 2 + token / 16 % 2) * kTileBytes;
+      store_tile(job, tile, row0 + r, token, rows - r, _mm512_load_ps(terms.scale + r), _mm512_load_ps(terms.bias + r));
     }
   }
 }
 
-void one_panel(const Job& job, std::int64_t row0, std::int64_t row1) {
-  const std::int64_t rows = (std::min(kPanel, row1 - row0) + 31) / 32 * 32, tokens = padded_tokens(job.m);
+/// Names what is packed next (bf16 weights in place), piece by piece, so that it is brought from memory while tiles are multiplied.
+class Ahead {
+ public:
+  /// Rows [row0, row0 + rows) below `end`, columns from k0 on.
+  Ahead(const Job& job, std::int64_t row0, std::int64_t rows, std::int64_t end, std::int64_t k0)
+      : job_(job), row_(row0), end_(job.layout->bf16 == nullptr ? row0 : std::min(end, row0 + rows)), k0_(k0) {}
+
+  /// The next row's piece, a kChunk of columns; `otherwise` when all were named.
+  const std::byte* next(const std::byte* otherwise) {
+    if (row_ >= end_) return otherwise;
+    const std::byte* from = job_.layout->bf16(*job_.w, row_++, k0_);
+    return from != nullptr ? from : otherwise;
+  }
+
+ private:
+  const Job& job_;
+  std::int64_t row_, end_, k0_;
+};
+
+void one_panel(const Job& job, std::int64_t row0, std::int64_t row1, std::int64_t end) {
+  const std::int64_t rows = (row1 - row0 + 31) / 32 * 32, tokens = padded_tokens(job.m);
+  const RowTerms terms(job, row0, row1);
   std::byte* panel = job.scratch;
   auto* floats = reinterpret_cast<float*>(panel + kPanel * kChunk * 2);
   std::byte* sums = panel + kPanel * kChunk * 2 + kChunk * 4;
   for (std::int64_t k0 = 0; k0 < job.w->cols; k0 += kChunk) {
     pack_panel(job, row0, row1, rows, k0, panel, floats);
     const std::int64_t columns = padded_columns(std::min(kChunk, job.w->cols - k0));
+    const bool last = k0 + kChunk >= job.w->cols;
+    Ahead ahead(job, last ? row1 : row0, rows, end, last ? 0 : k0 + kChunk);
     for (std::int64_t part = 0; part < columns; part += kColumns) {
       const std::int64_t steps = std::min(kColumns, columns - part) / 32;
       const std::byte* x = job.x + (k0 + part) * tokens * 2;
       for (std::int64_t t = 0; t < tokens / 32; ++t) {
         for (std::int64_t r = 0; r < rows / 32; ++r) {
           multiply(panel + part * rows * 2 + r * steps * 2 * kTileBytes, x + t * steps * 2 * kTileBytes,
-                   sums + (t * (rows / 32) + r) * 4 * kTileBytes, steps, k0 + part == 0);
+                   sums + (t * (rows / 32) + r) * 4 * kTileBytes, steps, k0 + part == 0,
+                   ahead.next(panel));
+        }
+        if (last && part + kColumns >= columns) {
+          store_tokens(job, sums + t * (rows / 32) * 4 * kTileBytes, t, row0, row1 - row0, terms);
         }
       }
     }
   }
-  store_panel(job, sums, row0, row1, rows);
 }
 
 }  // namespace
@@ -178,7 +223,7 @@ void pack_tokens(const float* x, std::int64_t m, std::int64_t ldx, std::int64_t 
     const std::int64_t part = k / kColumns * kColumns, steps = std::min(kColumns, columns - part) / 32;
     std::byte* tile = packed + part * tokens * 2 + (token0 / 32 * steps + (k - part) / 32) * 2 * kTileBytes + token0 / 16 % 2 * kTileBytes;
     __m512i pairs[16];
-    for (std::int64_t t = 0; t < 16; ++t) pairs[t] = token0 + t < m ? narrow(x + (token0 + t) * ldx + k) : _mm512_setzero_si512();
+    for (std::int64_t t = 0; t < 16; ++t) pairs[t] = token0 + t < m ? narrow(x + (token0 + t) * ldx + k, cols - k) : _mm512_setzero_si512();
     transpose(pairs);
     for (int i = 0; i < 16; ++i) _mm512_store_si512(tile + 64 * i, pairs[i]);
   }
@@ -186,7 +231,7 @@ void pack_tokens(const float* x, std::int64_t m, std::int64_t ldx, std::int64_t 
 
 void matmul(const Job& job, std::int64_t row0, std::int64_t row1) {
   configure();
-  for (std::int64_t row = row0; row < row1; row += kPanel) one_panel(job, row, std::min(row1, row + kPanel));
+  for (std::int64_t row = row0; row < row1; row += kPanel) one_panel(job, row, std::min(row1, row + kPanel), row1);
   _tile_release();
 }
 

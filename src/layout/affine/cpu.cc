@@ -195,7 +195,7 @@ class Row {
       for (std::int64_t k = 0; k < end; k += kBlock, data += 64) {
         HWY_UNROLL(4) for (int r = 0; r < 4; ++r) {
           const std::uint8_t* at = data + r * row_bytes_;
-          hwy::Prefetch(at + 512);
+          hwy::Prefetch(at + kRowBlock * row_bytes_);
           const V table = Values4<kKind>(codes, index + r * groups_);
           const auto words = hn::BitCast(du, hn::LoadU(hn::Repartition<std::uint8_t, decltype(du)>(), at));
           V sum = sums[r];

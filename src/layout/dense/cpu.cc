@@ -59,7 +59,11 @@ class Row {
     constexpr std::int64_t size = kType == DType::f32 ? 4 : 2;
     const std::uint8_t* from = Data(row, 0);
     const std::int64_t stride = cols_ * size;
-    return nibble::HWY_NAMESPACE::DotsOf(cols_, x, acc, [&](int r, std::int64_t k) HWY_ATTR { return LoadAs(kType, from + r * stride + k * size); });
+    return nibble::HWY_NAMESPACE::DotsOf(cols_, x, acc, [&](int r, std::int64_t k) HWY_ATTR {
+      // the same place in the next block of rows
+      if (k * size % 64 == 0) hwy::Prefetch(from + r * stride + k * size + kRowBlock * stride);
+      return LoadAs(kType, from + r * stride + k * size);
+    });
   }
 
   template <bool kRound>

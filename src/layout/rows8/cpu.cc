@@ -88,7 +88,11 @@ class Row {
   const std::uint8_t* Data(std::int64_t row, std::int64_t k0) const { return codes_ + row * cols_ + k0; }
   HWY_INLINE std::int64_t Dots(std::int64_t row, const float* x, float* acc) const {
     const std::uint8_t* from = Data(row, 0);
-    return nibble::HWY_NAMESPACE::DotsOf(cols_, x, acc, [&](int r, std::int64_t k) HWY_ATTR { return LoadCodes<kType>(from + r * cols_ + k); });
+    return nibble::HWY_NAMESPACE::DotsOf(cols_, x, acc, [&](int r, std::int64_t k) HWY_ATTR {
+      // the same place in the next block of rows
+      if (k % 64 == 0) hwy::Prefetch(from + r * cols_ + k + kRowBlock * cols_);
+      return LoadCodes<kType>(from + r * cols_ + k);
+    });
   }
 
   float Scale(std::int64_t row) const { return load_as_f32(scale_type_, scales_, row); }
