@@ -38,7 +38,7 @@ void add_quantized(const PlannedTensor& planned, quanto::Quantizer& quantizer, T
                        Tensor tensor(plan.shape, plan.dtype);
                        check(tensor.bytes().size() == bytes.size(), "quantize_in_memory: size of a tensor");
                        if (!bytes.empty()) std::memcpy(tensor.data(), bytes.data(), bytes.size());
-                       out.push_back({name, tensor.view(), planned.source->file});
+                       out.push_back({name, tensor.view(), planned.source->file, {}});
                        owner.tensors.push_back(std::move(tensor));
                      });
 }

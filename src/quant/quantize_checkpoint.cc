@@ -37,6 +37,10 @@ void refuse_quantized(const Checkpoint& source) {
 }
 
 PlannedTensor copy_of(const TensorEntry& entry) {
+  if (!entry.raw_dtype.empty()) {
+    throw bad_input(entry.file.string(), ": tensor ", printable(entry.name), ": dtype ", printable(entry.raw_dtype),
+                    " cannot be written back");
+  }
   PlannedTensor planned;
   planned.source = &entry;
   planned.outputs = {{entry.name, entry.view.dtype(), entry.view.shape()}};
