@@ -4,7 +4,7 @@ set -euo pipefail
 
 packages=(
   build-essential clang lld cmake ninja-build pkg-config git ca-certificates
-  libhwy-dev libdnnl-dev libsimdjson-dev libcli11-dev libpcre2-dev libicu-dev libzip-dev libsentencepiece-dev libssl-dev
+  libhwy-dev libdnnl-dev ocl-icd-opencl-dev libsimdjson-dev libcli11-dev libpcre2-dev libicu-dev libzip-dev libsentencepiece-dev libssl-dev
   libgtest-dev libbenchmark-dev
 )
 # Only for the checks of CI: sanitizers and fuzzers, formatting, linting, a compiler cache.
