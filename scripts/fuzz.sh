@@ -2,18 +2,20 @@
 # Builds the libFuzzer targets (clang, ASan, UBSan) and runs each for SECONDS. Findings are left in build/fuzz/findings
 # and make the exit code 1.
 # Usage: scripts/fuzz.sh [SECONDS [TARGET...]]      defaults: 10 seconds, all targets
+# NIBBLE_FUZZ_PRESET=dev uses the targets that the dev build has anyway, instead of a build of their own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-10}
 shift || true
 
-cmake --preset fuzz >/dev/null
-folder=build/fuzz/tests/fuzz
+preset=${NIBBLE_FUZZ_PRESET:-fuzz}
+cmake --preset "$preset" >/dev/null
+folder=build/$preset/tests/fuzz
 targets=("$@")
 if [[ ${#targets[@]} -eq 0 ]]; then
   for seeds in "$folder"/*.seeds; do targets+=("$(basename "$seeds" .seeds)"); done
 fi
-cmake --build build/fuzz --target "${targets[@]/#/nibble_fuzz_}"
+cmake --build "build/$preset" --target "${targets[@]/#/nibble_fuzz_}"
 
 mkdir -p build/fuzz/findings
 failed=0

@@ -25,14 +25,14 @@ if [[ $full == yes ]]; then
   git ls-files '*.cc' '*.h' | xargs clang-format --dry-run --Werror
   step "g++: builds without a warning"
   build gcc
-  step "ASan and UBSan"
+  step "ASan and UBSan, with the fuzzers"
   build dev
   tests dev -LE "long|timing"
   step "TSan"
   build tsan --target nibble nibble_base_test nibble_device_test nibble_layout_test nibble_calib_test nibble_run_test
   tests tsan -R "^(base.ThreadPool|device|layout.*(OneToken|Affine|LlmInt8|Dense)|calib|run.*Threads)"
   step "fuzzers, a few seconds each"
-  scripts/fuzz.sh 10
+  NIBBLE_FUZZ_PRESET=dev scripts/fuzz.sh 10
 fi
 
 step "release build with clang"
