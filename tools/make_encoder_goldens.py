@@ -9,17 +9,18 @@ A model folder gets config.json, model.safetensors (bf16 weights) and outputs.sa
   ViT    pixel_values [n, c, h, w]; logits_f32, ... [n, classes] or last_hidden_state_f32 [n, tokens, hidden], pooler_output_f32
   *-nf4  the same of a model that bitsandbytes quantized, computed by it in f32 (weights as quantized)
 
-Made with transformers 5.24.0, bitsandbytes 0.50.2, optimum-quanto 0.2.7 and torch 2.13.0 (CPU). None is needed to build
+Made with transformers 5.24.0, bitsandbytes 0.50.2 and torch 2.13.0 (CPU). None is needed to build
 or test nibble.
 """
 import json
 import pathlib
 import sys
+import tempfile
 
 import torch
 from safetensors.torch import save_file
-from transformers import (BertConfig, BertForMaskedLM, BertModel, T5Config, T5ForConditionalGeneration, ViTConfig,
-                          ViTForImageClassification, ViTModel)
+from transformers import (BertConfig, BertForMaskedLM, BertModel, BitsAndBytesConfig, T5Config,
+                          T5ForConditionalGeneration, ViTConfig, ViTForImageClassification, ViTModel)
 from transformers.models.t5.modeling_t5 import T5Attention
 
 torch.set_num_threads(1)
@@ -54,6 +55,13 @@ MODELS = {
             dict(VIT, image_size=12, patch_size=4, num_labels=5), None),
     "vit-model": (ViTModel, ViTConfig, dict(VIT, image_size=[12, 20], patch_size=[4, 5], num_channels=2, qkv_bias=False,
                                             pooler_output_size=32), None),
+}
+
+
+# The quantized ones: other widths of the same models.
+NF4 = {
+    "flan-t5": dict(d_model=64, d_kv=16, d_ff=128, num_layers=2, num_decoder_layers=1),
+    "vit": dict(hidden_size=64, intermediate_size=128, num_hidden_layers=1),
 }
 
 
@@ -135,9 +143,9 @@ def report(folder, golden):
     print("  ", {k: v.tolist() for k, v in golden.items() if k.startswith("generated")})
 
 
-def make_model(out, name):
-    cls, config_cls, fields, change_config = MODELS[name]
-    folder = out / name
+def make_random(name, fields, folder):
+    """A random model of this name's class, saved in bf16."""
+    cls, config_cls, _, change_config = MODELS[name]
     folder.mkdir(parents=True, exist_ok=True)
     model = cls(config_cls(**fields))
     randomize(model)
@@ -152,6 +160,12 @@ def make_model(out, name):
     if change_config is not None:
         written = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(change_config(written), indent=2) + "\n")
+    return cls
+
+
+def make_model(out, name):
+    folder = out / name
+    cls = make_random(name, MODELS[name][2], folder)
     load = lambda dtype: cls.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
     golden = outputs_of(load, ((torch.float32, "f32"), (torch.bfloat16, "bf16")))
     save_file(golden, folder / "outputs.safetensors")
@@ -159,13 +173,15 @@ def make_model(out, name):
 
 
 def make_nf4(out, name):
-    """The model of OUT/<name> quantized and saved by bitsandbytes through Transformers, run by it in f32."""
-    from transformers import BitsAndBytesConfig
-    cls = MODELS[name][0]
+    """Quantized and saved by bitsandbytes through Transformers, and run by it in f32. All widths are multiples of the 64
+    weights that share a scale: for others bitsandbytes 0.50.2 dequantizes wrongly on a CPU (it starts a block with each
+    row, which its files do not)."""
     folder = out / (name + "-nf4")
     quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
-    model = cls.from_pretrained(out / name, dtype=torch.float32, quantization_config=quantization, device_map="cpu")
-    model.save_pretrained(folder)
+    with tempfile.TemporaryDirectory() as plain:
+        cls = make_random(name, dict(MODELS[name][2], **NF4[name]), pathlib.Path(plain))
+        model = cls.from_pretrained(plain, dtype=torch.float32, quantization_config=quantization, device_map="cpu")
+        model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     load = lambda dtype: cls.from_pretrained(folder, dtype=dtype, device_map="cpu", attn_implementation="eager").eval()
     golden = outputs_of(load, ((torch.float32, "f32"),))
@@ -190,7 +206,7 @@ def main():
     for name in MODELS:
         if not names or name in names:
             make_model(out, name)
-    for name in ("flan-t5", "vit"):
+    for name in NF4:
         if not names or name + "-nf4" in names:
             make_nf4(out, name)
     if not names:

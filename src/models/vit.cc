@@ -75,6 +75,19 @@ nn::Block read_block(const ModuleReader& read, const EncoderConfig& c, const Lay
   return block;
 }
 
+/// A convolution whose steps are as wide as its window is a product with each patch.
+nn::Linear read_patches(const ModuleReader& read, const EncoderConfig& c, const std::string& conv) {
+  const Shape window{c.hidden_size, c.channels, c.patch_height, c.patch_width};
+  const std::int64_t inputs = c.channels * c.patch_height * c.patch_width;
+  const SchemeReader* scheme = read.weights().reader();
+  if (scheme != nullptr && scheme->has(conv)) return read.linear(conv, {c.hidden_size, inputs}, true);  // Quanto
+  nn::Linear made;
+  made.name = conv;
+  made.weight = read.matrix(conv + ".weight", window, c.hidden_size);
+  made.bias = read.values(conv + ".bias", {c.hidden_size});
+  return made;
+}
+
 }  // namespace
 
 void read_vit_config(const ConfigReader& fields, EncoderConfig& c) {
@@ -104,17 +117,13 @@ Encoder build_vit(const WeightStore& weights, const EncoderConfig& c, Exec& exec
   const ModuleReader read(weights, exec);
   static constexpr std::string_view kPrefixes[] = {"vit.", ""};
   const std::string prefix = read.find_prefix(kPrefixes, "embeddings.cls_token", c.architecture);
-  const std::string at = prefix + "embeddings.", conv = at + "patch_embeddings.projection";
+  const std::string at = prefix + "embeddings.";
   Encoder m;
   m.config = c;
   m.first = read.values(at + "cls_token", {1, 1, c.hidden_size});
   m.positions.table =
       read.matrix(at + "position_embeddings", {1, c.image_positions(), c.hidden_size}, c.image_positions());
-  // A convolution whose steps are as wide as its window is a product with each patch.
-  m.patches.name = conv;
-  m.patches.weight =
-      read.matrix(conv + ".weight", {c.hidden_size, c.channels, c.patch_height, c.patch_width}, c.hidden_size);
-  m.patches.bias = read.values(conv + ".bias", {c.hidden_size});
+  m.patches = read_patches(read, c, at + "patch_embeddings.projection");
   const bool in_memory = weights.find(cat(prefix, kInMemory.layer, "0.layernorm_before.weight")) != nullptr;
   const LayerNames& names = in_memory ? kInMemory : kFiled;
   for (std::int64_t i = 0; i < c.num_layers; ++i) {
