@@ -31,6 +31,8 @@ struct AttentionSeq {
   std::span<const std::byte* const> v_pages;
 };
 
+inline constexpr std::int64_t kDistanceSlack = 64;
+
 struct AttentionArgs {
   std::int64_t heads = 0, kv_heads = 0, head_dim = 0, page_rows = 0;
   DType kv_dtype = DType::f32;      ///< f32, f16 or bf16
@@ -40,6 +42,11 @@ struct AttentionArgs {
   bool causal = true;               ///< false: every position sees all kv_rows positions (encoders)
   const float* alibi_slopes =
       nullptr;  ///< [heads] or null: slope * (key position - query position) is added to the score
+  /// Or null: what is added to a score by how far the key is from the query (T5). Head h's value for the distance
+  /// key position - query position is distance_bias[h * distance_stride + distance_origin + distance]; readable up to
+  /// kDistanceSlack elements beyond the largest distance, so that kernels may read whole tiles.
+  const float* distance_bias = nullptr;
+  std::int64_t distance_stride = 0, distance_origin = 0;
 };
 
 /// Cosine and sine of rotary embedding for consecutive positions: [rows, head_dim / 2] each (scaled, where the variant

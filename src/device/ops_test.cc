@@ -110,7 +110,7 @@ struct AttentionCase {
   DType kv_dtype = DType::f32;
   std::int64_t window = 0;
   float softcap = 0;
-  bool causal = true, alibi = false;
+  bool causal = true, alibi = false, distance_bias = false;
 };
 
 /// Pages of random keys and values of several sequences, and one attention call over them.
@@ -130,6 +130,8 @@ struct Paged {
     k_.resize(rows.size());
     v_.resize(rows.size());
     slopes_ = random_floats(c.heads, 9, 0.1);
+    for (const auto& [q_rows, kv_rows] : rows) longest_ = std::max({longest_, q_rows, kv_rows});
+    bias_ = random_floats(c.heads * (2 * longest_ + kDistanceSlack), 10);
     for (std::size_t s = 0; s < rows.size(); ++s) {
       const std::int64_t pages = (rows[s].second + c.page_rows - 1) / c.page_rows;
       const std::int64_t made = (2 * rows[s].second + c.page_rows - 1) / c.page_rows;
@@ -150,6 +152,11 @@ struct Paged {
     AttentionArgs args{.heads = c_.heads, .kv_heads = c_.kv_heads, .head_dim = c_.head_dim, .page_rows = c_.page_rows, .kv_dtype = c_.kv_dtype,
                        .scale = 1 / std::sqrt(static_cast<float>(c_.head_dim)), .sliding_window = c_.window, .softcap = c_.softcap,
                        .causal = c_.causal, .alibi_slopes = c_.alibi ? slopes_.data() : nullptr};
+    if (c_.distance_bias) {
+      args.distance_bias = bias_.data();
+      args.distance_stride = 2 * longest_ + kDistanceSlack;
+      args.distance_origin = longest_;
+    }
     exec.ops().attention(seqs, args, exec);
     std::vector<float> all;
     for (const auto& o : out) all.insert(all.end(), o.begin(), o.end());
@@ -162,7 +169,8 @@ struct Paged {
   std::vector<Tensor> tensors_;
   std::vector<std::vector<const std::byte*>> k_, v_;
   std::vector<std::pair<std::int64_t, std::int64_t>> rows_;
-  std::vector<float> slopes_;
+  std::vector<float> slopes_, bias_;
+  std::int64_t longest_ = 0;
 };
 
 TEST(Ops, Attention) {
@@ -174,7 +182,9 @@ TEST(Ops, Attention) {
                                 {"wide window", 4, 2, 32, 64, DType::f32, 70},
                                 {"softcap", 4, 4, 16, 16, DType::f32, 0, 5.0F},
                                 {"alibi", 4, 4, 40, 16, DType::f32, 0, 0, true, true},
-                                {"encoder", 4, 4, 32, 16, DType::f32, 0, 0, false}};
+                                {"encoder", 4, 4, 32, 16, DType::f32, 0, 0, false},
+                                {"bias by distance", 4, 2, 24, 16, DType::f32, 0, 0, true, false, true},
+                                {"encoder with bias by distance", 4, 4, 16, 64, DType::f32, 0, 0, false, false, true}};
   const std::pair<std::int64_t, std::int64_t> one[] = {{1, 1}}, step[] = {{1, 130}, {1, 64}, {3, 65}}, prefill[] = {{100, 100}, {40, 150}, {1, 9}};
   for (const AttentionCase& c : list) {
     for (const auto& rows : {std::span(one, 1), std::span(step, 3), std::span(prefill, 3)}) {

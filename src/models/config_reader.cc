@@ -80,13 +80,26 @@ std::string ConfigReader::text(const Keys& keys, std::string_view otherwise) con
 }
 
 Activation ConfigReader::activation(const Keys& keys, std::string_view otherwise) const {
-  const std::string name = text(keys, otherwise);
+  return activation_named(text(keys, otherwise), field(look(keys).key));
+}
+
+std::optional<DType> ConfigReader::float_type() const {
+  const std::string name = text({"dtype", "torch_dtype"}, "");
+  if (name.empty() || name == "auto") return std::nullopt;
+  const std::optional<DType> dtype = dtype_from_name(name);
+  if (!dtype || !is_float(*dtype)) {
+    throw bad_input(field(has({"dtype"}) ? "dtype" : "torch_dtype"), ": unknown float type ", printable(name));
+  }
+  return dtype;
+}
+
+Activation activation_named(std::string_view name, std::string_view where) {
   for (const NamedActivation& known : kActivations) {
     if (known.name == name) return known.activation;
   }
   std::string all;
   for (const NamedActivation& known : kActivations) all += (all.empty() ? "" : ", ") + std::string(known.name);
-  throw bad_input(field(look(keys).key), ": unknown activation ", printable(name), "; known are ", all);
+  throw bad_input(where, ": unknown activation ", printable(name), "; known are ", all);
 }
 
 }  // namespace nibble::models

@@ -16,6 +16,9 @@ namespace nibble::models {
 /// The spellings of a field; the first that is present (and not null) counts.
 using Keys = std::vector<std::string_view>;
 
+/// An activation by its Transformers name; `where` begins the message when there is none of this name.
+Activation activation_named(std::string_view name, std::string_view where);
+
 class ConfigReader {
  public:
   /// `where` begins messages: the file, and for a nested object its field. Both arguments must outlive the reader.
@@ -34,6 +37,8 @@ class ConfigReader {
   std::string text(const Keys& keys, std::string_view otherwise) const;
   /// An activation by its Transformers name ("silu", "gelu_new", ...).
   Activation activation(const Keys& keys, std::string_view otherwise) const;
+  /// dtype or torch_dtype; nullopt when absent or "auto".
+  std::optional<DType> float_type() const;
 
   /// "config.json: field hidden_size"
   std::string field(std::string_view key) const;

@@ -45,7 +45,8 @@ RopeTable rope_of(const Decoder& d, std::span<const PassItem> items, const nn::P
   return table;
 }
 
-/// The rows of x that get logits, moved to its front; their number.
+}  // namespace
+
 std::int64_t keep_logit_rows(std::span<const PassItem> items, std::span<const nn::PassSeq> seqs, std::int64_t width,
                              float* x) {
   std::int64_t kept = 0;
@@ -57,8 +58,6 @@ std::int64_t keep_logit_rows(std::span<const PassItem> items, std::span<const nn
   }
   return kept;
 }
-
-}  // namespace
 
 void Decoder::each_linear(const std::function<void(const nn::Linear&)>& visit) const {
   const auto present = [&](const nn::Linear& linear) {

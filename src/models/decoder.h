@@ -24,6 +24,10 @@ struct PassItem {
   std::int64_t logits = 1;            ///< how many of the last positions get logits
 };
 
+/// Moves the rows of x [rows of seqs, width] that get logits to its front; their number.
+std::int64_t keep_logit_rows(std::span<const PassItem> items, std::span<const nn::PassSeq> seqs, std::int64_t width,
+                             float* x);
+
 struct Decoder {
   ModelConfig config;
   nn::Embedding tokens;

@@ -5,44 +5,11 @@
 
 #include "base/error.h"
 #include "models/arch.h"
+#include "models/config_limits.h"
+#include "models/model_class.h"
 
 namespace nibble::models {
 namespace {
-
-// Nothing real comes near these; they keep absurd files from asking for absurd memory.
-constexpr std::int64_t kMaxWidth = std::int64_t{1} << 20;
-constexpr std::int64_t kMaxVocab = std::int64_t{1} << 24;
-constexpr std::int64_t kMaxLayers = 4096;
-constexpr std::int64_t kMaxHeads = 1 << 14;
-constexpr std::int64_t kMaxPositions = std::int64_t{1} << 32;
-
-std::string supported_classes() {
-  std::string all;
-  for (const ArchSpec& arch : all_archs()) all += (all.empty() ? "" : ", ") + std::string(arch.hf_class);
-  return all;
-}
-
-const ArchSpec& arch_of(const Json& config, std::string_view file) {
-  if (!config.is_object()) throw bad_input(file, ": expected a JSON object");
-  std::vector<std::string> named;
-  const std::string where = std::string(file) + ": field architectures";
-  if (const Json* list = config.get("architectures")) {
-    for (const Json& name : list->array(where)) named.push_back(name.string(where));
-  }
-  for (const std::string& name : named) {
-    if (const ArchSpec* arch = find_arch(name)) return *arch;
-  }
-  if (named.empty()) {
-    const std::string class_name = architecture_of(config);
-    if (const ArchSpec* arch = find_arch(class_name)) return *arch;
-    const Json* type = config.get("model_type");
-    named.push_back(type != nullptr && type->is_string() ? type->string(where) : "(none named)");
-  }
-  const bool own_code = config.get("auto_map") != nullptr;
-  throw bad_input(file, ": architecture ", printable(named.front()), " is not supported",
-                  own_code ? " (it comes with its own Python code, which nibble does not run)" : "", "; supported are ",
-                  supported_classes());
-}
 
 nn::RopeKind rope_kind(const ConfigReader& fields) {
   const std::string name = fields.text({"rope_type", "type"}, "default");
@@ -170,17 +137,6 @@ void read_sizes(const ConfigReader& fields, const ArchSpec& arch, ModelConfig& c
   c.max_positions = fields.integer(keys.max_positions, 1, kMaxPositions, arch.defaults.max_positions);
 }
 
-std::optional<DType> read_dtype(const ConfigReader& fields) {
-  const std::string name = fields.text({"dtype", "torch_dtype"}, "");
-  if (name.empty() || name == "auto") return std::nullopt;
-  const std::optional<DType> dtype = dtype_from_name(name);
-  if (!dtype || !is_float(*dtype)) {
-    const bool newer = fields.has({"dtype"});
-    throw bad_input(fields.field(newer ? "dtype" : "torch_dtype"), ": unknown float type ", printable(name));
-  }
-  return dtype;
-}
-
 }  // namespace
 
 std::string architecture_of(const Json& config) {
@@ -190,19 +146,19 @@ std::string architecture_of(const Json& config) {
   }
   const Json* type = config.get("model_type");
   if (type == nullptr || !type->is_string()) return "";
-  for (const ArchSpec& arch : all_archs()) {
-    if (arch.model_type == type->string("")) return std::string(arch.hf_class);
+  for (const ModelClass& known : all_model_classes()) {
+    if (known.model_type == type->string("")) return std::string(known.hf_class);
   }
   return "";
 }
 
 ModelConfig parse_model_config(const Json& config, std::string_view file) {
-  if (config.is_null()) throw bad_input(file, " is missing");
-  const ArchSpec& arch = arch_of(config, file);
+  require_shape(config, file, ModelShape::decoder);
+  const ArchSpec& arch = *find_arch(model_class_of(config, file).hf_class);
   const ConfigReader fields(config, std::string(file));
   ModelConfig c;
   c.architecture = arch.hf_class;
-  c.dtype = read_dtype(fields);
+  c.dtype = fields.float_type();
   read_sizes(fields, arch, c);
   c.activation = fields.activation(arch.keys.activation, arch.defaults.activation);
   c.norm_eps = static_cast<float>(fields.number(arch.keys.norm_eps, 0, 1, arch.defaults.norm_eps));

@@ -60,6 +60,44 @@ void rotate(const Linear& from, float* x, std::int64_t heads, std::int64_t head_
   }
 }
 
+/// Stores keys and values, then attends to all that the cache holds of each sequence.
+void attend_cached(const Attention& a, const Heads& h, const Pass& pass, AttentionArgs args, float* out, Exec& exec) {
+  const std::int64_t q_width = a.heads * a.head_dim, kv_width = a.kv_heads * a.head_dim;
+  std::vector<AttentionSeq> seqs;
+  seqs.reserve(pass.seqs.size());
+  for (const PassSeq& s : pass.seqs) {
+    pass.cache->write(s.sequence, a.layer, s.past, s.rows, h.k + s.first_row * kv_width, h.v + s.first_row * kv_width);
+    AttentionSeq& to = seqs.emplace_back();
+    to.q = h.q + s.first_row * q_width;
+    to.out = out + s.first_row * q_width;
+    to.q_rows = s.rows;
+    to.kv_rows = s.past + s.rows;
+    to.k_pages = pass.cache->k_pages(s.sequence, a.layer);
+    to.v_pages = pass.cache->v_pages(s.sequence, a.layer);
+  }
+  args.page_rows = pass.cache->shape().page_rows;
+  args.kv_dtype = pass.cache->shape().dtype;
+  exec.ops().attention(seqs, args, exec);
+}
+
+/// Encoders: each sequence's own rows are its only page.
+void attend_both_ways(const Attention& a, const Heads& h, const Pass& pass, AttentionArgs args, float* out,
+                      Exec& exec) {
+  const std::int64_t q_width = a.heads * a.head_dim, kv_width = a.kv_heads * a.head_dim;
+  args.causal = false;
+  for (const PassSeq& s : pass.seqs) {
+    const auto* k = reinterpret_cast<const std::byte*>(h.k + s.first_row * kv_width);
+    const auto* v = reinterpret_cast<const std::byte*>(h.v + s.first_row * kv_width);
+    AttentionSeq seq;
+    seq.q = h.q + s.first_row * q_width;
+    seq.out = out + s.first_row * q_width;
+    seq.q_rows = seq.kv_rows = args.page_rows = s.rows;
+    seq.k_pages = {&k, 1};
+    seq.v_pages = {&v, 1};
+    exec.ops().attention({&seq, 1}, args, exec);
+  }
+}
+
 }  // namespace
 
 void Attention::forward(const float* x, const Pass& pass, float* y, Exec& exec) const {
@@ -78,27 +116,20 @@ void Attention::forward(const float* x, const Pass& pass, float* y, Exec& exec) 
   }
 
   float* mixed = exec.arena.take<float>(pass.rows * q_width).data();
-  std::vector<AttentionSeq> seqs;
-  seqs.reserve(pass.seqs.size());
-  for (const PassSeq& s : pass.seqs) {
-    pass.cache->write(s.sequence, layer, s.past, s.rows, h.k + s.first_row * kv_width, h.v + s.first_row * kv_width);
-    AttentionSeq& to = seqs.emplace_back();
-    to.q = h.q + s.first_row * q_width;
-    to.out = mixed + s.first_row * q_width;
-    to.q_rows = s.rows;
-    to.kv_rows = s.past + s.rows;
-    to.k_pages = pass.cache->k_pages(s.sequence, layer);
-    to.v_pages = pass.cache->v_pages(s.sequence, layer);
-  }
   AttentionArgs args;
   args.heads = heads;
   args.kv_heads = kv_heads;
   args.head_dim = head_dim;
-  args.page_rows = pass.cache->shape().page_rows;
-  args.kv_dtype = pass.cache->shape().dtype;
   args.scale = scale;
   args.sliding_window = sliding_window;
-  exec.ops().attention(seqs, args, exec);
+  args.distance_bias = pass.bias.values;
+  args.distance_stride = pass.bias.stride;
+  args.distance_origin = pass.bias.origin;
+  if (pass.cache != nullptr) {
+    attend_cached(*this, h, pass, args, mixed, exec);
+  } else {
+    attend_both_ways(*this, h, pass, args, mixed, exec);
+  }
   o.forward(mixed, pass.rows, y, exec);
 }
 

@@ -19,7 +19,8 @@ struct Attention {
   float scale = 1;         ///< of q . k
   std::int64_t sliding_window = 0;
 
-  /// y = attention(x), both [pass.rows, hidden]; appends keys and values to the cache.
+  /// y = attention(x), both [pass.rows, hidden]; appends keys and values to the cache. Without one, attention goes both
+  /// ways over the sequence's rows of this pass.
   void forward(const float* x, const Pass& pass, float* y, Exec& exec) const;
 };
 

@@ -35,6 +35,23 @@ std::vector<std::int32_t> read_eos(const models::ConfigReader& fields) {
   return out;
 }
 
+/// The decoder's first token: decoder_start_token_id of the first config that has it, else bos_token_id, as
+/// Transformers.
+std::optional<std::int32_t> read_decoder_start(std::initializer_list<const models::ConfigReader*> configs) {
+  for (const models::ConfigReader* fields : configs) {
+    if (!fields->has({"decoder_start_token_id"})) continue;
+    return static_cast<std::int32_t>(fields->integer({"decoder_start_token_id"}, 0, kMaxId));
+  }
+  for (const models::ConfigReader* fields : configs) {
+    const Json* bos = fields->find({"bos_token_id"});
+    // Decoders may hold anything here; only encoder-decoders look at it.
+    if (bos == nullptr || !bos->is_integer()) continue;
+    const std::int64_t id = bos->integer("");
+    if (id >= 0 && id <= kMaxId) return static_cast<std::int32_t>(id);
+  }
+  return std::nullopt;
+}
+
 SamplingOptions read_sampling(const models::ConfigReader& fields) {
   SamplingOptions s;
   s.do_sample = fields.boolean({"do_sample"}, false);
@@ -97,6 +114,23 @@ void check_prompt(const Model& model, std::span<const std::int32_t> prompt) {
   }
 }
 
+/// Computes the prompt as far as it comes before the first token: an encoder-decoder's encoder reads it, and its
+/// decoder begins anew. Gives the ids that the next pass computes.
+std::vector<std::int32_t> begin_answer(Model& model, std::int64_t sequence, std::span<const std::int32_t> prompt,
+                                       const GenerateOptions& options, Exec& exec) {
+  if (!model.info().encoder_decoder) return {prompt.begin(), prompt.end()};
+  if (!options.decoder_start) {
+    throw bad_input(model.info().architecture, " needs decoder_start_token_id, which neither generation_config.json ",
+                    "nor config.json has");
+  }
+  if (*options.decoder_start < 0 || *options.decoder_start >= model.info().vocab_size) {
+    throw bad_input("decoder_start_token_id ", *options.decoder_start, " is outside the model's vocabulary of ",
+                    model.info().vocab_size);
+  }
+  model.encode(sequence, prompt, exec);
+  return {*options.decoder_start};
+}
+
 }  // namespace
 
 StopFilter::StopFilter(std::vector<std::string> stop) : stop_(std::move(stop)) {
@@ -139,6 +173,7 @@ GenerateOptions default_generate_options(const Checkpoint& checkpoint) {
   options.sampling = read_sampling(own == none ? model_fields : fields);
   options.eos_ids = read_eos(fields);
   if (options.eos_ids.empty()) options.eos_ids = read_eos(model_fields);
+  options.decoder_start = read_decoder_start({&fields, &model_fields});
   options.max_new_tokens = fields.integer({"max_new_tokens"}, 0, kMaxId, 0);
   return options;
 }
@@ -148,16 +183,18 @@ Generated generate(Model& model, std::shared_ptr<const Tokenizer> tokenizer, std
   check_prompt(model, prompt);
   if (!tokenizer && !options.stop.empty()) throw bad_input("stop strings need a tokenizer");
   Sampler sampler(options.sampling);
-  TextStream stream(std::move(tokenizer), prompt, options.stop);
+  // An encoder-decoder's answer is a text of its own.
+  const std::span<const std::int32_t> before = model.info().encoder_decoder ? prompt.first(0) : prompt;
+  TextStream stream(std::move(tokenizer), before, options.stop);
   const OpenSequence sequence(model);
   const std::int64_t context = model.info().context_length;
 
   Generated out;
   out.prompt_tokens = static_cast<std::int64_t>(prompt.size());
-  std::vector<std::int32_t> seen(prompt.begin(), prompt.end());
-  std::vector<float> logits;
-  std::span<const std::int32_t> fresh = prompt;
   Clock::time_point start = Clock::now();
+  std::vector<std::int32_t> seen = begin_answer(model, sequence.number(), prompt, options, exec);
+  std::vector<float> logits;
+  std::span<const std::int32_t> fresh = seen;
   for (bool done = false; !done;) {
     const BatchItem item{sequence.number(), fresh, false, 0};
     model.forward({&item, 1}, logits, exec);

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -16,13 +17,14 @@ namespace nibble {
 
 struct GenerateOptions {
   SamplingOptions sampling;
-  std::int64_t max_new_tokens = 0;    ///< 0: until the context is full
-  std::vector<std::int32_t> eos_ids;  ///< tokens that end the answer
-  std::vector<std::string> stop;      ///< texts that end the answer; they never appear in it, nor does a part of one
+  std::int64_t max_new_tokens = 0;            ///< 0: until the context is full
+  std::vector<std::int32_t> eos_ids;          ///< tokens that end the answer
+  std::optional<std::int32_t> decoder_start;  ///< encoder-decoders: the answer's decoder begins with this token
+  std::vector<std::string> stop;  ///< texts that end the answer; they never appear in it, nor does a part of one
 };
 
-/// What generation_config.json asks for (sampling, end tokens, max_new_tokens), end tokens and the older spelling of
-/// the rest from config.json where it is silent. Throws Error(bad_input) naming file and field.
+/// What generation_config.json asks for (sampling, end tokens, the decoder's first token, max_new_tokens); tokens and
+/// the older spelling of the rest from config.json where it is silent. Throws Error(bad_input) naming file and field.
 GenerateOptions default_generate_options(const Checkpoint& checkpoint);
 
 enum class StopReason : std::uint8_t {
@@ -47,7 +49,8 @@ struct Generated {
 using TokenCallback = std::function<bool(std::int32_t id, std::string_view text)>;
 
 /// `tokenizer` may be null: then there is no text and no stop string. Throws Error(bad_input) when the prompt is empty
-/// or longer than the context (both numbers are named).
+/// or longer than the context (both numbers are named). An encoder-decoder's encoder reads the prompt, and its decoder
+/// begins with options.decoder_start, which must be there.
 Generated generate(Model& model, std::shared_ptr<const Tokenizer> tokenizer, std::span<const std::int32_t> prompt,
                    const GenerateOptions& options, Exec& exec, const TokenCallback& on_token = {});
 

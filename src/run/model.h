@@ -21,7 +21,8 @@ struct ModelOptions {
 
 /// What people ask of a model besides its logits.
 struct ModelInfo {
-  std::string architecture;  ///< "LlamaForCausalLM"
+  std::string architecture;      ///< "LlamaForCausalLM"
+  bool encoder_decoder = false;  ///< a sequence begins with Model::encode
   std::int64_t vocab_size = 0;
   std::int64_t hidden_size = 0;
   std::int64_t num_layers = 0;
@@ -56,15 +57,23 @@ class Model {
   /// Forgets all positions from `rows` on. Both throw Error(runtime) where a model cannot do it.
   virtual void truncate_sequence(std::int64_t sequence, std::int64_t rows);
 
+  /// Encoder-decoders: runs the encoder on `ids`, all that `sequence` answers to; once, before its first forward.
+  /// Error(bad_input) when an id is outside the vocabulary; other models throw Error(runtime).
+  virtual void encode(std::int64_t sequence, std::span<const std::int32_t> ids, Exec& exec);
+
   /// Appends the items' tokens and computes. `logits` gets f32 rows [vocab_size], item by item in order, position by
   /// position (one row per item unless all_logits). Error(bad_input) when an id is outside the vocabulary or a sequence
   /// would pass the context length (both numbers are named).
   virtual void forward(std::span<const BatchItem> items, std::vector<float>& logits, Exec& exec) = 0;
 };
 
-/// Logits of every position of `ids` in a fresh sequence, chunk by chunk, so that memory stays bounded:
-/// visit(first_position, rows, logits [rows, vocab_size]).
-void for_each_logits(Model& model, std::span<const std::int32_t> ids, Exec& exec,
-                     const std::function<void(std::int64_t first, std::int64_t rows, const float* logits)>& visit);
+/// Called with logits [rows, vocab_size] of the positions from `first` on.
+using LogitsVisitor = std::function<void(std::int64_t first, std::int64_t rows, const float* logits)>;
+
+/// Logits of every position of `ids` in a fresh sequence, chunk by chunk, so that memory stays bounded. `encoder_ids`:
+/// what an encoder-decoder reads first; empty for decoders.
+void for_each_logits(Model& model, std::span<const std::int32_t> encoder_ids, std::span<const std::int32_t> ids,
+                     Exec& exec, const LogitsVisitor& visit);
+void for_each_logits(Model& model, std::span<const std::int32_t> ids, Exec& exec, const LogitsVisitor& visit);
 
 }  // namespace nibble

@@ -151,6 +151,11 @@ void add_lm_eval(const EvalPlan& plan, const Estimate& nll, PerplexityResult& re
 }
 
 void check_models(const EvalModel& model, const EvalModel* base, const EvalPlan& plan) {
+  for (const Model* one : {&model.model, base == nullptr ? nullptr : &base->model}) {
+    if (one == nullptr || !one->info().encoder_decoder) continue;
+    throw bad_input(one->info().architecture,
+                    " is an encoder-decoder: perplexity measures models that continue a text");
+  }
   const std::int64_t vocab = model.model.info().vocab_size;
   if (base != nullptr && base->model.info().vocab_size != vocab)
     throw bad_input("the base model has a vocabulary of ", base->model.info().vocab_size, " tokens, the model of ",

@@ -61,16 +61,17 @@ struct LoadedModel {
 class Goldens {
  public:
   explicit Goldens(const std::filesystem::path& file) : file_(Checkpoint::open(file.string())) {}
-  std::vector<std::int32_t> ids(int i) const {
-    const std::vector<std::int64_t> wide = integers("ids", i);
-    return {wide.begin(), wide.end()};
+  std::vector<std::int32_t> ids(int i) const { return integers("ids", i); }
+  std::vector<std::int32_t> integers(const std::string& name, int i) const {
+    const std::vector<std::int64_t> found = wide(name, i);
+    return {found.begin(), found.end()};
   }
-  std::vector<std::int64_t> rows(int i) const { return integers("rows", i); }
+  std::vector<std::int64_t> rows(int i) const { return wide("rows", i); }
   std::vector<float> logits(const std::string& dtype, int i) const { return at("logits_" + dtype, i).to_f32(); }
 
  private:
   const View& at(const std::string& name, int i) const { return file_->at(name + "." + std::to_string(i)); }
-  std::vector<std::int64_t> integers(const std::string& name, int i) const {
+  std::vector<std::int64_t> wide(const std::string& name, int i) const {
     const View& view = at(name, i);
     std::vector<std::int64_t> out;
     for (std::int64_t k = 0; k < view.count(); ++k) out.push_back(static_cast<std::int64_t>(view.at(k)));

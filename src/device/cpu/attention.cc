@@ -141,6 +141,7 @@ HWY_INLINE float Soften(const AttentionArgs& a, const QueryRow& row, std::int64_
     if (row.alibi != 0) {
       v = hn::Add(v, hn::Mul(hn::Set(df, row.alibi), hn::ConvertTo(df, hn::Sub(at, hn::Set(di, static_cast<std::int32_t>(row.position))))));
     }
+    if (row.bias != nullptr) v = hn::Add(v, hn::LoadU(df, row.bias + first + t));
     const auto seen = hn::And(hn::Gt(at, hn::Set(di, static_cast<std::int32_t>(row.begin - 1))),
                               hn::Lt(at, hn::Set(di, static_cast<std::int32_t>(row.end))));
     v = hn::IfThenElse(hn::RebindMask(df, seen), v, none);
@@ -230,6 +231,7 @@ QueryRow query(const AttentionSeq& s, const AttentionArgs& a, std::int64_t q_row
   row.out = s.out + (q_row * a.heads + head) * a.head_dim;
   row.alibi = a.alibi_slopes != nullptr ? a.alibi_slopes[head] : 0;
   visible(s, a, q_row, row);
+  if (a.distance_bias != nullptr) row.bias = a.distance_bias + head * a.distance_stride + a.distance_origin - row.position;
   return row;
 }
 

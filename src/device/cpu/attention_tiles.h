@@ -20,6 +20,7 @@ struct QueryRow {
   std::int64_t position;
   std::int64_t begin, end; ///< visible positions
   float alibi;             ///< slope, 0 without ALiBi
+  const float* bias;       ///< of key position 0, those of the others follow; null: none
 };
 
 struct AttentionTask {

@@ -23,6 +23,7 @@ double score_of(const AttentionSeq& s, const AttentionArgs& a, const float* q, s
   double score = dot * a.scale;
   if (a.softcap > 0) score = a.softcap * std::tanh(score / a.softcap);
   if (a.alibi_slopes != nullptr) score += a.alibi_slopes[head] * static_cast<double>(row - position);
+  if (a.distance_bias != nullptr) score += a.distance_bias[head * a.distance_stride + a.distance_origin + row - position];
   return score;
 }
 
