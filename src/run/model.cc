@@ -46,6 +46,7 @@ ModelInfo describe(const models::Decoder& decoder) {
     count_norm(block.attention.q_norm);
     count_norm(block.attention.k_norm);
   }
+  count_norm(decoder.embedding_norm);
   count_norm(decoder.final_norm);
   return info;
 }
@@ -68,8 +69,8 @@ class DecoderModel final : public Model {
         info_(describe(decoder_)),
         chunk_(std::max<std::int64_t>(options.prefill_chunk, 1)) {
     if (options.max_context <= 0) return;
-    // Rotary positions go on beyond what the model was trained for, when the user asks for it; learned ones end.
-    const bool open_ended = decoder_.rope.has_value();
+    // Positions go on beyond what the model was trained for, when the user asks for it; learned ones end.
+    const bool open_ended = decoder_.positions.table.empty();
     info_.context_length = open_ended ? options.max_context : std::min(info_.context_length, options.max_context);
   }
 
