@@ -10,7 +10,7 @@ A model folder gets config.json, model.safetensors (bf16 weights) and golden.saf
   logits_bf16.I       bf16 [tokens, vocab]    computed in bf16
 A real model's file gets ids.I, rows.I (i64, positions) and logits_f32.I, logits_bf16.I of those positions only.
 
-Made with transformers 5.23.0 and torch 2.13.0 (CPU). Neither is needed to build or test nibble.
+Made with transformers 5.23.0 and torch 2.13.0 (CPU); bloom, neox, starcoder2 and mixtral with 5.24.0 and 2.15.0. Neither is needed to build or test nibble.
 """
 import json
 import pathlib
@@ -41,6 +41,17 @@ def v4(config):
     return config
 
 
+def renamed_fields(config, **names):
+    return {names.get(key, key): value for key, value in config.items()}
+
+
+def neox_v4(config):
+    """Pythia's spelling of the rotary fields."""
+    rope = config["rope_parameters"]
+    config = {key: value for key, value in v4(config).items() if not key.startswith("rope_")}
+    return dict(config, rotary_emb_base=rope["rope_theta"], rotary_pct=rope["partial_rotary_factor"])
+
+
 def rope(kind, **more):
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **more}}
 
@@ -52,6 +63,10 @@ def variants():
                max_position_embeddings=64, bos_token_id=1, eos_token_id=2)
     window = dict(use_sliding_window=True, sliding_window=8, max_window_layers=1)
     original = {"original_max_position_embeddings": 16}
+    bloom = dict(vocab_size=96, hidden_size=48, n_layer=2, n_head=6, bos_token_id=1, eos_token_id=2)
+    neox = dict(vocab_size=96, hidden_size=64, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4,
+                max_position_embeddings=64, bos_token_id=1, eos_token_id=2)
+    mixtral = dict(SMALL, hidden_size=32, intermediate_size=40, num_local_experts=4, num_experts_per_tok=2)
     return {
         "llama": ("llama", dict(SMALL, **rope("default")), None, None),
         "llama-v4-bias-tied": ("llama", dict(SMALL, num_key_value_heads=4, attention_bias=True, mlp_bias=True,
@@ -80,6 +95,22 @@ def variants():
         "opt-v4-350m": ("opt", dict(opt, do_layer_norm_before=False, word_embed_proj_dim=24), v4, None),
         "opt-bare": ("opt", dict(opt, enable_bias=False, layer_norm_elementwise_affine=False,
                                  _remove_final_layer_norm=True, tie_word_embeddings=False), None, "base"),
+        "bloom": ("bloom", bloom, None, None),  # 6 heads: ALiBi slopes of two powers of two
+        "bloom-v4-post-norm": ("bloom", dict(bloom, n_head=4, apply_residual_connection_post_layernorm=True),
+                               lambda c: renamed_fields(v4(c), hidden_size="n_embed"), "base"),
+        "neox": ("gpt_neox", dict(neox, rope_parameters={"rope_type": "default", "rope_theta": 10000.0,
+                                                         "partial_rotary_factor": 0.25}), None, None),
+        "neox-v4-sequential": ("gpt_neox", dict(neox, use_parallel_residual=False, attention_bias=False,
+                                                hidden_act="gelu_fast", rope_parameters={
+                                                    "rope_type": "default", "rope_theta": 500.0,
+                                                    "partial_rotary_factor": 1.0}), neox_v4, "lm_head"),
+        "starcoder2": ("starcoder2", dict(SMALL, num_key_value_heads=1, sliding_window=None, **rope("default")), None,
+                       None),
+        "starcoder2-v4-window": ("starcoder2", dict(SMALL, sliding_window=8, use_bias=False,
+                                                    tie_word_embeddings=False), v4, None),
+        "mixtral": ("mixtral", mixtral, None, "stacked"),
+        "mixtral-v4-window": ("mixtral", dict(mixtral, num_local_experts=3, num_experts_per_tok=1, sliding_window=8),
+                              v4, None),
     }
 
 
@@ -98,14 +129,57 @@ def randomize(model):
 def renamed(name, how):
     if how == "module.":
         return "module." + name
+    if how == "lm_head":
+        return name.replace("embed_out", "lm_head")
     for prefix in ("model.decoder.", "model.", "transformer."):
         if how == "base" and name.startswith(prefix):
             return name[len(prefix):]
     return name
 
 
+def stacked(weights):
+    """A Mixtral checkpoint with the experts' matrices as Transformers 5 holds them in memory."""
+    out = {}
+    for name, tensor in weights.items():
+        layer, found, rest = name.partition(".block_sparse_moe.")
+        if not found:
+            out[name] = tensor
+        elif rest == "gate.weight":
+            out[layer + ".mlp.gate.weight"] = tensor
+    layers = {name.partition(".block_sparse_moe.")[0] for name in weights if ".block_sparse_moe." in name}
+    for layer in sorted(layers):
+        def experts(which, layer=layer):
+            names = [n for n in weights if n.startswith(layer + ".block_sparse_moe.") and n.endswith(f".{which}.weight")]
+            return torch.stack([weights[n] for n in sorted(names)])
+        out[layer + ".mlp.experts.gate_up_proj"] = torch.cat([experts("w1"), experts("w3")], dim=1)
+        out[layer + ".mlp.experts.down_proj"] = experts("w2")
+    return out
+
+
 def logits_of(model, ids):
     return model(input_ids=ids[None]).logits[0].contiguous()
+
+
+def loaded(folder, dtype):
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
+
+
+def random_ids(config, seed, counts=(LONG, SHORT)):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(0, config.vocab_size, (count,), generator=generator) for count in counts]
+
+
+def clear_choices(folder, config):
+    """Ids for which no router comes near a tie. Where rounding makes it choose another expert the logits jump, and an
+    error bound says nothing."""
+    model = loaded(folder, torch.float32)
+    for seed in range(99, 3000):
+        ids = random_ids(config, seed, (24, SHORT))
+        scores = [s for x in ids for s in model(input_ids=x[None], output_router_logits=True).router_logits]
+        scores = torch.cat(scores).sort(descending=True).values
+        if (scores[:, config.num_experts_per_tok - 1] - scores[:, config.num_experts_per_tok]).min() > 0.06:
+            return ids
+    raise SystemExit(f"{folder}: no such ids")
 
 
 def make_model(out, name, model_type, fields, change_config, rename):
@@ -122,17 +196,16 @@ def make_model(out, name, model_type, fields, change_config, rename):
         written = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(change_config(written), indent=2) + "\n")
     golden = {}
-    generator = torch.Generator().manual_seed(99)
-    for i, count in enumerate((LONG, SHORT)):
-        golden[f"ids.{i}"] = torch.randint(0, config.vocab_size, (count,), generator=generator)
+    for i, ids in enumerate(clear_choices(folder, config) if model_type == "mixtral" else random_ids(config, 99)):
+        golden[f"ids.{i}"] = ids
         for dtype, key in ((torch.float32, "f32"), (torch.bfloat16, "bf16")):
-            again = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
-            golden[f"logits_{key}.{i}"] = logits_of(again, golden[f"ids.{i}"])
+            golden[f"logits_{key}.{i}"] = logits_of(loaded(folder, dtype), ids)
     save_file(golden, folder / "golden.safetensors")
+    (folder / "golden.safetensors").chmod(0o644)
     if rename is not None:
         weights = load_file(folder / "model.safetensors")
-        save_file({renamed(k, rename): x for k, x in weights.items()}, folder / "model.safetensors",
-                  metadata={"format": "pt"})
+        weights = stacked(weights) if rename == "stacked" else {renamed(k, rename): x for k, x in weights.items()}
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     worst = (golden["logits_bf16.0"].float() - golden["logits_f32.0"]).abs().max() / golden["logits_f32.0"].abs().max()
     size = sum(f.stat().st_size for f in folder.iterdir())
     print(f"{name}: {size} bytes, largest logit {golden['logits_f32.0'].abs().max():.3f}, bf16 error {worst:.5f}")

@@ -1,6 +1,7 @@
 // From a checkpoint and an ArchSpec to a Decoder: finds the prefix of the tensors' names, checks every shape against
 // the config, and copies nothing but what is stored transposed.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "base/error.h"
@@ -29,11 +30,40 @@ void transpose(const std::byte* from, std::int64_t rows, std::int64_t cols, std:
   }
 }
 
+/// `module` with its holes "{}" filled: the layer, then the expert.
+std::string filled(std::string_view module, std::int64_t layer, std::int64_t expert) {
+  std::string out(module);
+  for (const std::int64_t number : {layer, expert}) {
+    if (const std::size_t hole = out.find("{}"); hole != std::string::npos)
+      out.replace(hole, 2, std::to_string(number));
+  }
+  return out;
+}
+
+/// The slopes of ALiBi (arXiv:2108.12409): a geometric sequence for a power of two of heads; for other numbers, the
+/// sequence of the power below and every other one of the power above.
+std::vector<float> alibi_slopes(std::int64_t heads) {
+  std::int64_t power = 1;
+  while (power * 2 <= heads) power *= 2;
+  const auto base_of = [](std::int64_t count) {
+    return static_cast<double>(static_cast<float>(std::exp2(-8.0 / static_cast<double>(count))));
+  };
+  std::vector<float> slopes;
+  for (std::int64_t i = 1; i <= power; ++i) {
+    slopes.push_back(static_cast<float>(std::pow(base_of(power), static_cast<double>(i))));
+  }
+  for (std::int64_t i = 1; static_cast<std::int64_t>(slopes.size()) < heads; i += 2) {
+    slopes.push_back(static_cast<float>(std::pow(base_of(2 * power), static_cast<double>(i))));
+  }
+  return slopes;
+}
+
 class Builder {
  public:
   Builder(const WeightStore& weights, const ArchSpec& arch, ModelConfig config, Exec& exec)
       : weights_(weights), arch_(arch), config_(std::move(config)), exec_(exec) {
     find_prefix();
+    if (arch_.positions == Positions::alibi) alibi_slopes_ = alibi_slopes(config_.num_heads);
   }
 
   Decoder build() {
@@ -58,15 +88,18 @@ class Builder {
   /// The folder, for messages.
   std::string place() const { return weights_.checkpoint().folder().string(); }
 
-  std::string module_name(Slot slot, std::int64_t layer) const {
-    const Name* name = arch_.find(slot);
-    check(name != nullptr, "ArchSpec has no name for a module that it needs");
-    std::string module(name->module);
-    if (const std::size_t hole = module.find("{}"); hole != std::string::npos) {
-      module.replace(hole, 2, std::to_string(layer));
+  /// The first of the slot's names that the checkpoint has, else the usual one.
+  std::string module_name(Slot slot, std::int64_t layer, std::int64_t expert = 0) const {
+    std::string usual;
+    for (const Name& name : arch_.names) {
+      if (name.slot != slot) continue;
+      const std::string module = filled(name.module, layer, expert);
+      if (weights_.has_linear(prefix_ + module)) return prefix_ + module;
+      if (slot == Slot::head && weights_.has_linear(wrap_ + module)) return wrap_ + module;
+      if (usual.empty()) usual = (slot == Slot::head ? wrap_ : prefix_) + module;
     }
-    if (slot != Slot::head) return prefix_ + module;
-    return weights_.has_linear(prefix_ + module) ? prefix_ + module : wrap_ + module;
+    check(!usual.empty(), "ArchSpec has no name for a module that it needs");
+    return usual;
   }
 
   void find_prefix() {
@@ -121,9 +154,13 @@ class Builder {
   }
 
   nn::Linear linear(Slot slot, std::int64_t layer, Size size, bool bias) const {
+    return named_linear(module_name(slot, layer), size, bias, arch_.transposed && layer >= 0);
+  }
+
+  nn::Linear named_linear(std::string name, Size size, bool bias, bool is_transposed = false) const {
     nn::Linear made;
-    made.name = module_name(slot, layer);
-    LinearWeights read = arch_.transposed && layer >= 0 && weights_.find(made.name + ".weight") != nullptr
+    made.name = std::move(name);
+    LinearWeights read = is_transposed && weights_.find(made.name + ".weight") != nullptr
                              ? transposed(made.name, size)
                              : weights_.linear(made.name, exec_, {size.outputs, size.inputs});
     check_shape(made.name + ".weight", {read.weight.rows, read.weight.cols}, {size.outputs, size.inputs});
@@ -170,9 +207,11 @@ class Builder {
     } else {
       d.tokens.table = table(Slot::tokens, config_.vocab_size, config_.embed_size);
     }
-    if (arch_.rotary) {
-      d.rope.emplace(config_.rope, config_.head_dim);
-    } else {
+    if (arch_.find(Slot::embedding_norm) != nullptr) {
+      d.embedding_norm = norm(Slot::embedding_norm, -1, config_.hidden_size);
+    }
+    if (arch_.positions == Positions::rotary) d.rope.emplace(config_.rope, config_.head_dim);
+    if (arch_.positions == Positions::learned) {
       d.position_offset = arch_.position_offset;
       d.positions.table = table(Slot::positions, config_.max_positions + arch_.position_offset, config_.hidden_size);
     }
@@ -191,16 +230,26 @@ class Builder {
   }
 
   nn::Block block(std::int64_t layer) const {
+    nn::Block made;
+    made.run = config_.block;
+    made.norm_first = config_.norm_first;
+    made.attention_norm = norm(Slot::attention_norm, layer, config_.hidden_size);
+    made.attention = attention(layer);
+    made.mlp_norm = norm(Slot::mlp_norm, layer, config_.hidden_size);
+    if (config_.num_experts > 0) {
+      made.moe = moe(layer);
+    } else {
+      made.mlp = mlp(layer);
+    }
+    return made;
+  }
+
+  nn::Attention attention(std::int64_t layer) const {
     const auto at = static_cast<std::size_t>(layer);
     const std::int64_t hidden = config_.hidden_size, q_width = config_.num_heads * config_.head_dim;
     const std::int64_t kv_width = config_.num_kv_heads * config_.head_dim;
-    nn::Block made;
-    made.run = arch_.block;
-    made.norm_first = config_.norm_first;
-    made.attention_norm = norm(Slot::attention_norm, layer, hidden);
-    made.mlp_norm = norm(Slot::mlp_norm, layer, hidden);
-
-    nn::Attention& a = made.attention;
+    nn::Attention a;
+    a.qkv_order = arch_.qkv_order;
     if (arch_.find(Slot::qkv) != nullptr) {
       a.qkv = linear(Slot::qkv, layer, {q_width + 2 * kv_width, hidden}, config_.qkv_bias);
     } else {
@@ -219,14 +268,54 @@ class Builder {
     a.layer = layer;
     a.scale = config_.attention_scale[at];
     a.sliding_window = config_.sliding_window[at];
+    a.alibi_slopes = alibi_slopes_;
+    return a;
+  }
 
-    nn::Mlp& mlp = made.mlp;
-    mlp.activation = config_.activation;
-    if (arch_.find(Slot::gate) != nullptr) {
-      mlp.gate = linear(Slot::gate, layer, {config_.intermediate_size, hidden}, config_.mlp_bias);
+  nn::Mlp mlp(std::int64_t layer) const {
+    const Size widening{config_.intermediate_size, config_.hidden_size};
+    nn::Mlp made;
+    made.activation = config_.activation;
+    if (arch_.find(Slot::gate) != nullptr) made.gate = linear(Slot::gate, layer, widening, config_.mlp_bias);
+    made.up = linear(Slot::up, layer, widening, config_.mlp_bias);
+    made.down = linear(Slot::down, layer, {widening.inputs, widening.outputs}, config_.mlp_bias);
+    return made;
+  }
+
+  nn::Moe moe(std::int64_t layer) const {
+    const Size widening{config_.intermediate_size, config_.hidden_size};
+    const std::string gate_up = prefix_ + filled(arch_.find(Slot::experts_gate_up)->module, layer, 0);
+    const bool stacked = weights_.find(gate_up) != nullptr;
+    nn::Moe made;
+    made.top_k = config_.experts_per_token;
+    made.router = linear(Slot::router, layer, {config_.num_experts, config_.hidden_size}, false);
+    for (std::int64_t e = 0; e < config_.num_experts; ++e) {
+      nn::Mlp& expert = made.experts.emplace_back();
+      expert.activation = config_.activation;
+      if (stacked) {
+        const std::string down = prefix_ + filled(arch_.find(Slot::experts_down)->module, layer, 0);
+        expert.gate = expert_part(gate_up, e, 2, widening);
+        expert.up = expert_part(gate_up, e, 2, widening, 1);
+        expert.down = expert_part(down, e, 1, {widening.inputs, widening.outputs});
+        continue;
+      }
+      expert.gate = named_linear(module_name(Slot::gate, layer, e), widening, false);
+      expert.up = named_linear(module_name(Slot::up, layer, e), widening, false);
+      expert.down = named_linear(module_name(Slot::down, layer, e), {widening.inputs, widening.outputs}, false);
     }
-    mlp.up = linear(Slot::up, layer, {config_.intermediate_size, hidden}, config_.mlp_bias);
-    mlp.down = linear(Slot::down, layer, {hidden, config_.intermediate_size}, config_.mlp_bias);
+    return made;
+  }
+
+  /// One of the `parts` matrices that `tensor` [experts, parts * outputs, inputs] holds of each expert.
+  nn::Linear expert_part(const std::string& tensor, std::int64_t expert, std::int64_t parts, Size size,
+                         std::int64_t part = 0) const {
+    const View& all = weights_.at(tensor);
+    check_shape(tensor, all.shape(), {config_.num_experts, parts * size.outputs, size.inputs});
+    check_float(tensor, all);
+    const View of_expert = all.rows(expert, expert + 1).reshaped({parts * size.outputs, size.inputs});
+    nn::Linear made;
+    made.name = cat(tensor, ".", expert, parts > 1 ? (part == 0 ? ".gate" : ".up") : "");
+    made.weight = dense::make(of_expert.rows(part * size.outputs, (part + 1) * size.outputs), weights_.owner());
     return made;
   }
 
@@ -235,6 +324,7 @@ class Builder {
   ModelConfig config_;
   Exec& exec_;
   std::string wrap_, prefix_;
+  std::vector<float> alibi_slopes_;  ///< [num_heads], or empty
 };
 
 }  // namespace

@@ -21,6 +21,7 @@ void embed(const Decoder& d, std::span<const PassItem> items, std::span<const nn
     }
   }
   if (projected) d.project_in.forward(tokens, rows, x, exec);
+  if (d.embedding_norm.size > 0) d.embedding_norm.forward(x, rows, x, exec);
   if (d.positions.table.empty()) return;
   float* learned = exec.arena.take<float>(rows * hidden).data();
   for (const nn::PassSeq& s : seqs) {
@@ -67,7 +68,12 @@ void Decoder::each_linear(const std::function<void(const nn::Linear&)>& visit) c
   for (const nn::Block& block : blocks) {
     const nn::Attention& a = block.attention;
     for (const nn::Linear* linear : {&a.q, &a.k, &a.v, &a.qkv, &a.o}) present(*linear);
-    for (const nn::Linear* linear : {&block.mlp.gate, &block.mlp.up, &block.mlp.down}) present(*linear);
+    const auto mlp_linears = [&](const nn::Mlp& mlp) {
+      for (const nn::Linear* linear : {&mlp.gate, &mlp.up, &mlp.down}) present(*linear);
+    };
+    mlp_linears(block.mlp);
+    present(block.moe.router);
+    for (const nn::Mlp& expert : block.moe.experts) mlp_linears(expert);
   }
   present(project_out);
   present(head);

@@ -31,9 +31,10 @@ std::int64_t keep_logit_rows(std::span<const PassItem> items, std::span<const nn
 struct Decoder {
   ModelConfig config;
   nn::Embedding tokens;
-  nn::Embedding positions;  ///< empty where positions are rotary
+  nn::Embedding positions;  ///< empty unless positions are learned
   std::int64_t position_offset = 0;
   std::optional<nn::Rope> rope;
+  nn::Norm embedding_norm;             ///< of the token embeddings; size 0: none
   nn::Linear project_in, project_out;  ///< empty weight: none
   std::vector<nn::Block> blocks;
   nn::Norm final_norm;  ///< size 0: none

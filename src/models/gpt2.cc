@@ -27,7 +27,7 @@ ArchSpec gpt2() {
   a.defaults.intermediate_factor = 4;
   a.defaults.tie_embeddings = true;
   a.norm = nn::NormKind::layer;
-  a.rotary = false;
+  a.positions = Positions::learned;
   a.transposed = true;
   a.configure = [](const ConfigReader& fields, ModelConfig& c) {
     c.qkv_bias = c.out_bias = c.mlp_bias = true;

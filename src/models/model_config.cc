@@ -51,7 +51,7 @@ void read_yarn(const ConfigReader& fields, nn::RopeConfig& rope) {
 }
 
 /// rope_parameters (Transformers 5), else rope_theta and rope_scaling (4).
-nn::RopeConfig read_rope(const ConfigReader& top, const ModelConfig& c) {
+nn::RopeConfig read_rope(const ConfigReader& top, const ArchSpec& arch, const ModelConfig& c) {
   static const Json kNone = Json::Object{};
   const Json* nested = top.find({"rope_scaling"});
   std::string_view name = "rope_scaling";
@@ -70,10 +70,10 @@ nn::RopeConfig read_rope(const ConfigReader& top, const ModelConfig& c) {
   nn::RopeConfig rope;
   rope.kind = rope_kind(fields);
   rope.max_positions = c.max_positions;
-  const ConfigReader& theta_at = fields.has({"rope_theta"}) ? fields : top;
-  rope.theta = theta_at.number({"rope_theta"}, 1e-3, 1e12, 10000.0);
-  const ConfigReader& partial_at = fields.has({"partial_rotary_factor"}) ? fields : top;
-  rope.partial = partial_at.number({"partial_rotary_factor"}, 1e-6, 1, 1.0);
+  const ConfigReader& theta_at = fields.has(arch.keys.rope_theta) ? fields : top;
+  rope.theta = theta_at.number(arch.keys.rope_theta, 1e-3, 1e12, arch.defaults.rope_theta);
+  const ConfigReader& partial_at = fields.has(arch.keys.rope_partial) ? fields : top;
+  rope.partial = partial_at.number(arch.keys.rope_partial, 1e-6, 1, arch.defaults.rope_partial);
   const ConfigReader& original_at = top.has({"original_max_position_embeddings"}) ? top : fields;
   rope.original_positions =
       original_at.integer({"original_max_position_embeddings"}, 1, kMaxPositions, c.max_positions);
@@ -167,8 +167,9 @@ ModelConfig parse_model_config(const Json& config, std::string_view file) {
   const double scale = 1.0 / std::sqrt(static_cast<double>(c.head_dim));
   c.attention_scale.assign(static_cast<std::size_t>(c.num_layers), static_cast<float>(scale));
   c.context_length = c.max_positions;
-  if (arch.rotary) {
-    c.rope = read_rope(fields, c);
+  c.block = arch.block;
+  if (arch.positions == Positions::rotary) {
+    c.rope = read_rope(fields, arch, c);
     check_rope(fields, c);
     c.context_length = stretched_context(c);
   }

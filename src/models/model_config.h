@@ -9,6 +9,7 @@
 
 #include "base/json.h"
 #include "device/device.h"
+#include "nn/block.h"
 #include "nn/rope.h"
 
 namespace nibble::models {
@@ -35,6 +36,9 @@ struct ModelConfig {
   bool final_norm = true;
   bool qkv_bias = false, out_bias = false, mlp_bias = false;
   bool tie_embeddings = false;
+  std::int64_t num_experts = 0;        ///< mixture of experts in place of the MLP; 0: none
+  std::int64_t experts_per_token = 0;  ///< at most num_experts
+  nn::BlockForward block = nn::standard_block;
 
   nn::RopeConfig rope;                       ///< where positions are rotary
   std::vector<std::int64_t> sliding_window;  ///< by layer; 0: full attention

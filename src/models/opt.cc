@@ -31,7 +31,7 @@ ArchSpec opt() {
   a.defaults.norm_eps = 1e-5;
   a.defaults.tie_embeddings = true;
   a.norm = nn::NormKind::layer;
-  a.rotary = false;
+  a.positions = Positions::learned;
   a.position_offset = 2;
   a.configure = [](const ConfigReader& fields, ModelConfig& c) {
     c.embed_size = fields.integer({"word_embed_proj_dim"}, 1, std::int64_t{1} << 20, c.hidden_size);

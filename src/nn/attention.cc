@@ -27,6 +27,16 @@ void project(const Attention& a, const float* x, std::int64_t rows, const Heads&
     a.qkv.forward(x, rows, out, exec);
     return out;
   }();
+  if (a.qkv_order == QkvOrder::heads) {
+    // The fused weight stays as it is stored, quantized or not: its few outputs are moved, not its rows.
+    for (std::int64_t i = 0; i < rows * a.heads; ++i) {
+      const float* from = fused + i * 3 * a.head_dim;
+      std::copy_n(from, a.head_dim, to.q + i * a.head_dim);
+      std::copy_n(from + a.head_dim, a.head_dim, to.k + i * a.head_dim);
+      std::copy_n(from + 2 * a.head_dim, a.head_dim, to.v + i * a.head_dim);
+    }
+    return;
+  }
   for (std::int64_t row = 0; row < rows; ++row) {
     const float* from = fused + row * width;
     std::copy_n(from, q_width, to.q + row * q_width);
@@ -122,6 +132,7 @@ void Attention::forward(const float* x, const Pass& pass, float* y, Exec& exec) 
   args.head_dim = head_dim;
   args.scale = scale;
   args.sliding_window = sliding_window;
+  args.alibi_slopes = alibi_slopes.empty() ? nullptr : alibi_slopes.data();
   args.distance_bias = pass.bias.values;
   args.distance_stride = pass.bias.stride;
   args.distance_origin = pass.bias.origin;

@@ -2,6 +2,7 @@
 // positions, sliding window.
 #pragma once
 #include <cstdint>
+#include <vector>
 
 #include "nn/linear.h"
 #include "nn/norm.h"
@@ -9,14 +10,22 @@
 
 namespace nibble::nn {
 
+/// How the outputs of one module for q, k and v lie.
+enum class QkvOrder : std::uint8_t {
+  blocks,  ///< q of all heads, then k, then v
+  heads,   ///< q, k and v of the first head, then those of the next: [heads, 3, head_dim]; kv_heads = heads
+};
+
 struct Attention {
   Linear q, k, v;
-  Linear qkv;           ///< instead of q, k, v: their outputs one after the other
+  Linear qkv;  ///< instead of q, k, v
+  QkvOrder qkv_order = QkvOrder::blocks;
   Linear o;             ///< output projection
   Norm q_norm, k_norm;  ///< over a head; size 0: none
   std::int64_t heads = 0, kv_heads = 0, head_dim = 0;
-  std::int64_t layer = 0;  ///< in the cache
-  float scale = 1;         ///< of q . k
+  std::int64_t layer = 0;           ///< in the cache
+  float scale = 1;                  ///< of q . k
+  std::vector<float> alibi_slopes;  ///< [heads], or empty
   std::int64_t sliding_window = 0;
 
   /// y = attention(x), both [pass.rows, hidden]; appends keys and values to the cache. Without one, attention goes both

@@ -34,6 +34,7 @@ ModelInfo describe(const models::Decoder& decoder) {
     count.norm(block.attention.q_norm);
     count.norm(block.attention.k_norm);
   }
+  count.norm(decoder.embedding_norm);
   count.norm(decoder.final_norm);
   info.parameters = count.parameters;
   info.weight_bytes = count.bytes;
@@ -50,10 +51,10 @@ nn::KvShape kv_shape(const models::ModelConfig& config, const ModelOptions& opti
 }
 
 /// A context that the user asks for instead of the model's own.
-ModelInfo with_context(ModelInfo info, const ModelOptions& options, bool rotary) {
+ModelInfo with_context(ModelInfo info, const ModelOptions& options, bool open_ended) {
   if (options.max_context <= 0) return info;
-  // Rotary positions go on beyond what the model was trained for, when the user asks for it; learned ones end.
-  info.context_length = rotary ? options.max_context : std::min(info.context_length, options.max_context);
+  // Positions go on beyond what the model was trained for, when the user asks for it; learned ones end.
+  info.context_length = open_ended ? options.max_context : std::min(info.context_length, options.max_context);
   return info;
 }
 
@@ -62,7 +63,7 @@ class DecoderModel final : public CachedModel {
   DecoderModel(const std::shared_ptr<const Checkpoint>& checkpoint, models::Decoder decoder,
                const ModelOptions& options)
       : CachedModel(kv_shape(decoder.config, options),
-                    with_context(describe(decoder), options, decoder.rope.has_value()), options),
+                    with_context(describe(decoder), options, decoder.positions.table.empty()), options),
         checkpoint_(checkpoint),
         decoder_(std::move(decoder)) {}
 

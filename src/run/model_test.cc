@@ -154,6 +154,32 @@ TEST_F(BadModel, NamesTheTensor) {
   EXPECT_NE(load_error().find("tensor transformer.wte.weight is missing"), std::string::npos);
 }
 
+TEST(Model, NamesTheTensorOfAnExpert) {
+  const auto error_of = [](const std::string& name, const std::string& field, int value) {
+    const test::TempDir dir;
+    fs::copy_file(test::data("models") / name / "model.safetensors", dir / "model.safetensors");
+    Json config = Json::read(test::data("models") / name / "config.json");
+    config.set(field, value);
+    test::write_text(dir / "config.json", config.dump());
+    try {
+      LoadedModel model(dir.path());
+    } catch (const Error& error) {
+      return std::string(error.what()).substr(dir.path().string().size());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(error_of("mixtral", "num_local_experts", 5),
+            ": tensor model.layers.0.mlp.gate.weight has shape [4, 32], but config.json asks for [5, 32]");
+  EXPECT_EQ(
+      error_of("mixtral", "intermediate_size", 41),
+      ": tensor model.layers.0.mlp.experts.gate_up_proj has shape [4, 80, 32], but config.json asks for [4, 82, 32]");
+  EXPECT_EQ(error_of("mixtral-v4-window", "intermediate_size", 41),
+            ": tensor model.layers.0.block_sparse_moe.experts.0.w1.weight has shape [40, 32], but config.json asks for "
+            "[41, 32]");
+  EXPECT_EQ(error_of("mixtral", "num_experts_per_tok", 5),
+            "/config.json: field num_experts_per_tok is 5, but there are 4 experts");
+}
+
 TEST(Model, RefusesWhatItCannotCompute) {
   LoadedModel m(test::data("models/llama"));
   const auto error_of = [&](std::vector<std::int32_t> ids) {
@@ -177,6 +203,8 @@ TEST(Model, ContextCanBeChosen) {
   EXPECT_EQ(longer.one_shot(ids).size(), 70u * 96);
   LoadedModel learned(test::data("models/opt"), {.max_context = 70});
   EXPECT_EQ(learned->info().context_length, 64);
+  LoadedModel alibi(test::data("models/bloom"), {.max_context = 4096});
+  EXPECT_EQ(alibi->info().context_length, 4096);
   EXPECT_THROW(learned.one_shot(ids), Error);
 }
 
@@ -212,6 +240,9 @@ TEST(Model, CountsParametersOnce) {
   // Two layers of hidden 48, inner 80, 4 heads and 2 key/value heads of 16, tied embeddings of 96.
   const std::int64_t layer = 2 * 48 * 64 + 2 * 48 * 32 + 3 * 48 * 80 + 2 * 48 + 2 * 16;
   EXPECT_EQ(LoadedModel(test::data("models/qwen3"))->info().parameters, 96 * 48 + 2 * layer + 48);
+  // Mixtral: hidden 32, inner 40, 4 experts, 4 heads and 2 key/value heads of 8.
+  const std::int64_t sparse = 2 * 32 * 32 + 2 * 16 * 32 + 4 * 32 + 4 * 3 * 32 * 40 + 2 * 32;
+  EXPECT_EQ(LoadedModel(test::data("models/mixtral"))->info().parameters, 2 * 96 * 32 + 2 * sparse + 32);
 }
 
 TEST(Model, ForEachLogitsVisitsEveryPosition) {

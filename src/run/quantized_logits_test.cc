@@ -99,5 +99,28 @@ TEST(AqlmLogits, AllModels) {
   }
 }
 
+// Families with linears of a shape of their own (tools/make_quantized_goldens.py): q, k and v of one module, head by
+// head, which stays one quantized matrix; experts.
+class QuantizedFamily : public testing::TestWithParam<const char*> {};
+
+TEST_P(QuantizedFamily, DequantizedWeightsGiveTheLibrarysLogits) {
+  const fs::path folder = test::data("models_quantized") / GetParam();
+  const test::Goldens golden(folder / "golden.safetensors");
+  for (const Target target : {Target::ref, Target::cpu}) {
+    LoadedModel model(folder, {.target = target, .compute = DType::f32});
+    for (int i = 0; i < 2; ++i) {
+      EXPECT_LT(relative_error(model.one_shot(golden.ids(i)), golden.logits("f32", i)), kF32Bound) << "sequence " << i;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, QuantizedFamily,
+                         testing::Values("bloom-bnb-nf4", "neox-quanto-int4", "mixtral-v4-bnb-nf4"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
 }  // namespace
 }  // namespace nibble
