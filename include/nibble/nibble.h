@@ -114,6 +114,17 @@ class PreTrainedModel {
   Perplexity perplexity(const PreTrainedTokenizer& tokenizer, const std::string& text,
                         const PerplexityConfig& config = {});
 
+  /// Loads a LoRA adapter as PEFT saves it (a folder, or org/name in the Hugging Face cache) and uses it from now on,
+  /// beside those in use, whatever the base's scheme. `scale` multiplies the adapter's own scaling. Returns its name:
+  /// `adapter_name`, or the last part of the path. save_pretrained() still writes the base alone.
+  std::string load_adapter(const std::string& path, double scale = 1, const std::string& adapter_name = "");
+  /// Uses only these adapters from now on.
+  void set_adapter(const std::vector<std::string>& adapter_names);
+  /// The base alone / with its adapters again.
+  void disable_adapters();
+  void enable_adapters();
+  std::vector<std::string> active_adapters() const;
+
   /// Bytes of all weights as they lie in memory: codes, scales and what is not quantized; shared weights once.
   std::int64_t get_memory_footprint() const;
   std::int64_t num_parameters() const;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "api/adapter_set.h"
 #include "api/quantize_in_memory.h"
 #include "api/tokenizer_state.h"
 #include "base/error.h"
@@ -59,6 +60,15 @@ struct PreTrainedModel::State {
   Exec exec;
   std::shared_ptr<const Checkpoint> checkpoint;
   std::unique_ptr<Model> model;
+  AdapterSet adapters;
+
+  /// Changes which adapters are in use; what fails changes nothing.
+  void change_adapters(const std::function<void(AdapterSet&)>& change) {
+    AdapterSet changed = adapters;
+    change(changed);
+    changed.apply(checkpoint, model, exec);
+    adapters = std::move(changed);
+  }
 };
 
 PreTrainedModel::PreTrainedModel(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -117,6 +127,26 @@ Perplexity PreTrainedModel::perplexity(const PreTrainedTokenizer& tokenizer, con
   const PerplexityResult result = measure_perplexity({*state_->model, state_->exec}, nullptr, plan);
   return {result.ppl.value, result.ppl.error, plan.tokens, static_cast<std::int64_t>(plan.windows.size())};
 }
+
+std::string PreTrainedModel::load_adapter(const std::string& path, double scale, const std::string& adapter_name) {
+  std::string name;
+  state_->change_adapters([&](AdapterSet& set) { name = set.add(path, scale, adapter_name); });
+  return name;
+}
+
+void PreTrainedModel::set_adapter(const std::vector<std::string>& adapter_names) {
+  state_->change_adapters([&](AdapterSet& set) { set.activate(adapter_names); });
+}
+
+void PreTrainedModel::disable_adapters() {
+  state_->change_adapters([](AdapterSet& set) { set.enable(false); });
+}
+
+void PreTrainedModel::enable_adapters() {
+  state_->change_adapters([](AdapterSet& set) { set.enable(true); });
+}
+
+std::vector<std::string> PreTrainedModel::active_adapters() const { return state_->adapters.active(); }
 
 std::int64_t PreTrainedModel::get_memory_footprint() const { return state_->model->info().weight_bytes; }
 std::int64_t PreTrainedModel::num_parameters() const { return state_->model->info().parameters; }

@@ -23,7 +23,7 @@ namespace {
 struct Flags {
   std::vector<std::string> models;
   std::string prompt = "512", generate = "128", depth = "0", batch = "1", threads = "0";
-  std::vector<std::string> pairs;
+  std::vector<std::string> pairs, lora;
   std::string dtype = "auto", kv_dtype = "f32", device = "cpu", output = "md";
   int repetitions = 5;
   bool no_warmup = false;
@@ -185,8 +185,11 @@ void bench_model(const std::string& name, const Flags& flags, const std::vector<
     if (!compute) compute = std::make_unique<Compute>(ComputeFlags{.threads = threads, .device = flags.device});
     return compute->exec();
   };
-  const ModelFlags model_flags{
-      .model = name, .dtype = flags.dtype, .kv_dtype = flags.kv_dtype, .compute = {.device = flags.device}};
+  const ModelFlags model_flags{.model = name,
+                               .dtype = flags.dtype,
+                               .kv_dtype = flags.kv_dtype,
+                               .compute = {.device = flags.device},
+                               .lora = flags.lora};
   Exec& loader = compute_of(cases.front().threads);
   const OpenedModel opened = open_model(model_flags, loader);
   const Subject subject{.name = name,
@@ -241,6 +244,7 @@ void add_bench(CLI::App& app) {
   command->add_option("--kv-dtype", flags->kv_dtype, "Elements of the KV cache: f32, f16 or bf16")
       ->check(CLI::IsMember({"f32", "f16", "bf16"}))
       ->capture_default_str();
+  add_lora_flag(*command, flags->lora);
   command->add_option("--device", flags->device, "cpu, or ref: slow scalar arithmetic")
       ->check(CLI::IsMember({"cpu", "ref"}))
       ->capture_default_str();

@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "base/utf8.h"
 #include "quant/scheme.h"
+#include "run/adapter/bind.h"
 #include "run/compute_dtype.h"
 
 namespace nibble::cli {
@@ -47,7 +48,25 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
   command.add_option("--kv-dtype", flags.kv_dtype, "Elements of the KV cache: f32, f16 or bf16")
       ->check(CLI::IsMember({"f32", "f16", "bf16"}))
       ->capture_default_str();
+  add_lora_flag(command, flags.lora);
   add_compute_flags(command, flags.compute);
+}
+
+CLI::Option* add_lora_flag(CLI::App& command, std::vector<std::string>& lora) {
+  return command
+      .add_option("--lora", lora,
+                  "LoRA adapter as PEFT saves it: PATH or PATH=SCALE, a folder or org/name; may be given several times")
+      ->take_all()
+      ->allow_extra_args(false);
+}
+
+std::vector<AdapterUse> open_adapters(const std::vector<std::string>& lora) {
+  std::vector<AdapterUse> out;
+  for (const std::string& text : lora) {
+    const AdapterName name = parse_adapter_name(text);
+    out.push_back({Adapter::open(name.path), name.scale});
+  }
+  return out;
 }
 
 Compute::Compute(const ComputeFlags& flags)
@@ -69,7 +88,7 @@ OpenedModel open_model(const ModelFlags& flags, Exec& exec, std::int64_t max_con
   ModelOptions options;
   options.kv_dtype = dtype_from_name(flags.kv_dtype).value_or(DType::f32);
   options.max_context = max_context;
-  opened.model = Model::load(opened.checkpoint, options, exec);
+  opened.model = load_adapted(opened.checkpoint, open_adapters(flags.lora), options, exec);
   return opened;
 }
 

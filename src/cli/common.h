@@ -2,16 +2,19 @@
 #pragma once
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "checkpoint/checkpoint.h"
 #include "device/device.h"
+#include "run/adapter/adapter.h"
 #include "run/model.h"
 #include "text/tokenizer.h"
 
 namespace CLI {
 class App;
-}
+class Option;
+}  // namespace CLI
 
 namespace nibble::cli {
 
@@ -22,14 +25,19 @@ struct ComputeFlags {
 };
 void add_compute_flags(CLI::App& command, ComputeFlags& flags);
 
-/// MODEL, --dtype, --kv-dtype, -t/--threads and --device.
+/// MODEL, --dtype, --kv-dtype, --lora, -t/--threads and --device.
 struct ModelFlags {
   std::string model;
   std::string dtype = "auto";
   std::string kv_dtype = "f32";
   ComputeFlags compute;
+  std::vector<std::string> lora;  ///< PATH or PATH=SCALE
 };
 void add_model_flags(CLI::App& command, ModelFlags& flags);
+/// --lora PATH[=SCALE], repeatable.
+CLI::Option* add_lora_flag(CLI::App& command, std::vector<std::string>& lora);
+/// Opens the adapters that --lora names.
+std::vector<AdapterUse> open_adapters(const std::vector<std::string>& lora);
 
 /// Threads and scratch memory of one command.
 class Compute {

@@ -173,6 +173,7 @@ void run_perplexity(Flags flags) {
   if (!flags.base.empty()) {
     ModelFlags base_flags = flags.model;
     base_flags.model = flags.base;
+    base_flags.lora.clear();  // the base is what adapters are compared with
     base = open_model(base_flags, base_exec);
     check_same_tokens(flags, base, documents, plan);
     base_model.emplace(EvalModel{*base.model, base_exec});
@@ -220,7 +221,8 @@ void add_perplexity(CLI::App& app) {
       ->check(CLI::Range(1, 1 << 24));
   command->add_option("--chunks", flags->eval.max_windows, "Use only the first N windows")
       ->check(CLI::Range(1, 1 << 30));
-  command->add_option("--kl-base", flags->base, "Model to compare with: Kullback-Leibler divergence, same top token");
+  command->add_option("--kl-base", flags->base,
+                      "Model to compare with (without --lora): Kullback-Leibler divergence, same top token");
   command->add_flag(
       "--wikitext", flags->wikitext,
       "The file is wiki.test.raw: rebuild the data set's rows or pages and join them as the protocol does");

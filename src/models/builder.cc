@@ -201,8 +201,8 @@ class Builder {
   }
 
   void embeddings(Decoder& d) const {
-    const std::string tokens = module_name(Slot::tokens, -1) + ".weight";
-    if (weights_.find(tokens) == nullptr && config_.tie_embeddings && has_head()) {
+    d.tokens.name = module_name(Slot::tokens, -1);
+    if (weights_.find(d.tokens.name + ".weight") == nullptr && config_.tie_embeddings && has_head()) {
       d.tokens.table = linear(Slot::head, -1, {config_.vocab_size, config_.embed_size}, false).weight;
     } else {
       d.tokens.table = table(Slot::tokens, config_.vocab_size, config_.embed_size);
@@ -213,6 +213,7 @@ class Builder {
     if (arch_.positions == Positions::rotary) d.rope.emplace(config_.rope, config_.head_dim);
     if (arch_.positions == Positions::learned) {
       d.position_offset = arch_.position_offset;
+      d.positions.name = module_name(Slot::positions, -1);
       d.positions.table = table(Slot::positions, config_.max_positions + arch_.position_offset, config_.hidden_size);
     }
   }

@@ -25,7 +25,7 @@ void embed(const Decoder& d, std::span<const PassItem> items, std::span<const nn
   if (d.positions.table.empty()) return;
   float* learned = exec.arena.take<float>(rows * hidden).data();
   for (const nn::PassSeq& s : seqs) {
-    decode(d.positions.table, s.past + d.position_offset, s.rows, learned + s.first_row * hidden, exec);
+    d.positions.rows(s.past + d.position_offset, s.rows, learned + s.first_row * hidden, exec);
   }
   exec.ops().add(learned, rows * hidden, x, exec);
 }

@@ -1,8 +1,10 @@
 #include "nn/linear.h"
 
+#include <algorithm>
 #include <array>
 
 #include "nn/activation_quant.h"
+#include "nn/adapters.h"
 
 namespace nibble::nn {
 namespace {
@@ -41,6 +43,9 @@ void forward_many(std::span<const LinearJob> jobs, const float* x, std::int64_t 
     } else if (exec.tap != nullptr) {
       exec.tap->linear_output(job.linear->name, job.y, m, job.linear->outputs());
     }
+  }
+  if (std::any_of(jobs.begin(), jobs.end(), [](const LinearJob& job) { return job.linear->adapter != nullptr; })) {
+    add_adapters(jobs, x, m, exec);
   }
 }
 

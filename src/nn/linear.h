@@ -11,11 +11,14 @@
 
 namespace nibble::nn {
 
+struct LinearAdapter;
+
 struct Linear {
   std::string name;         ///< the module's name in the checkpoint: what a Tap is told
   QTensor weight;           ///< [outputs, inputs]
   std::vector<float> bias;  ///< [outputs], or empty
   std::optional<ActivationQuant> activation;
+  const LinearAdapter* adapter = nullptr;  ///< nn/adapters.h; null: none
 
   std::int64_t inputs() const { return weight.cols; }
   std::int64_t outputs() const { return weight.rows; }

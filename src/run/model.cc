@@ -1,11 +1,14 @@
 #include "run/model.h"
 
 #include <algorithm>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "base/error.h"
 #include "models/decoder.h"
 #include "models/model_class.h"
+#include "nn/adapters.h"
 #include "run/cached_model.h"
 #include "run/encoder_decoder_model.h"
 #include "run/weight_count.h"
@@ -67,6 +70,16 @@ class DecoderModel final : public CachedModel {
         checkpoint_(checkpoint),
         decoder_(std::move(decoder)) {}
 
+  std::vector<ModuleView> modules() override {
+    std::vector<ModuleView> out;
+    for (nn::Embedding* table : {&decoder_.tokens, &decoder_.positions}) {
+      if (!table->table.empty()) out.push_back({nullptr, table});
+    }
+    // The decoder is this object's own and not const.
+    decoder_.each_linear([&](const nn::Linear& linear) { out.push_back({const_cast<nn::Linear*>(&linear), nullptr}); });
+    return out;
+  }
+
  protected:
   void compute(std::span<const models::PassItem> items, float* logits, Exec& exec) override {
     decoder_.forward(items, cache_, logits, exec);
@@ -78,6 +91,28 @@ class DecoderModel final : public CachedModel {
 };
 
 }  // namespace
+
+void Model::set_adapters(std::shared_ptr<const nn::Adapters> adapters) {
+  static const nn::Adapters kNone;
+  const nn::Adapters& all = adapters == nullptr ? kNone : *adapters;
+  const std::vector<ModuleView> views = modules();
+  std::set<std::string> linears, embeddings;
+  for (const ModuleView& view : views) {
+    if (view.linear != nullptr) linears.insert(view.linear->name);
+    if (view.embedding != nullptr) embeddings.insert(view.embedding->name);
+  }
+  for (const auto& [name, adapter] : all.linears) {
+    if (!linears.contains(name)) throw bad_input("the model has no linear ", printable(name), " to adapt");
+  }
+  for (const auto& [name, adapter] : all.embeddings) {
+    if (!embeddings.contains(name)) throw bad_input("the model has no embedding ", printable(name), " to adapt");
+  }
+  for (const ModuleView& view : views) {
+    if (view.linear != nullptr) view.linear->adapter = all.linear(view.linear->name);
+    if (view.embedding != nullptr) view.embedding->adapter = all.embedding(view.embedding->name);
+  }
+  adapters_ = std::move(adapters);
+}
 
 std::int64_t Model::fork_sequence(std::int64_t, std::int64_t) {
   throw runtime_failure("this model cannot fork a sequence");

@@ -13,6 +13,12 @@
 
 namespace nibble {
 
+namespace nn {
+struct Adapters;
+struct Embedding;
+struct Linear;
+}  // namespace nn
+
 struct ModelOptions {
   DType kv_dtype = DType::f32;       ///< f32, f16 or bf16 elements in the KV cache
   std::int64_t prefill_chunk = 512;  ///< most positions computed at once
@@ -40,6 +46,12 @@ struct BatchItem {
                                       ///< calls: with dynamic RoPE all of them then rotate alike; 0: this call's end
 };
 
+/// A linear or an embedding of a model: one of the two pointers is set, valid as long as the model.
+struct ModuleView {
+  nn::Linear* linear = nullptr;
+  nn::Embedding* embedding = nullptr;
+};
+
 class Model {
  public:
   /// Builds the model of a checkpoint from its config. Throws Error(bad_input) naming file, field or tensor.
@@ -65,6 +77,16 @@ class Model {
   /// position (one row per item unless all_logits). Error(bad_input) when an id is outside the vocabulary or a sequence
   /// would pass the context length (both numbers are named).
   virtual void forward(std::span<const BatchItem> items, std::vector<float>& logits, Exec& exec) = 0;
+
+  /// Every linear and embedding that adapters may change; none where a model cannot take adapters.
+  virtual std::vector<ModuleView> modules() { return {}; }
+  /// From now on forward() adds these (null: none). Sequences begun before keep the keys and values they have. Throws
+  /// Error(bad_input) when one is for a module that the model does not have.
+  void set_adapters(std::shared_ptr<const nn::Adapters> adapters);
+  const nn::Adapters* adapters() const { return adapters_.get(); }
+
+ private:
+  std::shared_ptr<const nn::Adapters> adapters_;
 };
 
 /// Called with logits [rows, vocab_size] of the positions from `first` on.
