@@ -67,6 +67,8 @@ class DecoderModel final : public Model {
         cache_(kv_shape(decoder_.config, options)),
         info_(describe(decoder_)),
         chunk_(std::max<std::int64_t>(options.prefill_chunk, 1)) {
+    info_.kv_page_rows = cache_.shape().page_rows;
+    info_.kv_page_bytes = cache_.page_bytes();
     if (options.max_context <= 0) return;
     // Rotary positions go on beyond what the model was trained for, when the user asks for it; learned ones end.
     const bool open_ended = decoder_.rope.has_value();
