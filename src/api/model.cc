@@ -8,7 +8,7 @@
 #include "api/module_names.h"
 #include "api/other_dtype.h"
 #include "api/quantization_config.h"
-#include "api/quantize_in_memory.h"
+#include "api/quantize_on_load.h"
 #include "api/tokenizer_state.h"
 #include "base/error.h"
 #include "checkpoint/side_files.h"
@@ -70,9 +70,9 @@ void apply(const GenerationConfig& config, std::int64_t prompt, GenerateOptions&
 
 struct PreTrainedModel::State {
   State(int threads, Target target) : pool(threads), exec{.target = target, .pool = pool, .arena = arena} {}
-  ThreadPool pool;
-  Arena arena;
 
+  /// The opened checkpoint becomes what the model is built from: in torch_dtype, quantized or with another config.
+  void prepare(const PretrainedOptions& options, const std::optional<QuantizationConfig>& config);
   /// Throws Error(bad_input) when max_memory has no room for `positions` in the KV cache.
   void check_memory(std::int64_t positions) const {
     if (!memory_bound) return;
@@ -84,6 +84,8 @@ struct PreTrainedModel::State {
                     positions > 0 ? cat(" and the KV cache of ", positions, " positions ", cache) : std::string());
   }
 
+  ThreadPool pool;
+  Arena arena;
   Exec exec;
   std::shared_ptr<const Checkpoint> checkpoint;
   std::unique_ptr<Model> model;
@@ -98,6 +100,26 @@ PreTrainedModel::PreTrainedModel(PreTrainedModel&&) noexcept = default;
 PreTrainedModel& PreTrainedModel::operator=(PreTrainedModel&&) noexcept = default;
 PreTrainedModel::~PreTrainedModel() = default;
 
+void PreTrainedModel::State::prepare(const PretrainedOptions& options,
+                                     const std::optional<QuantizationConfig>& config) {
+  const std::string_view scheme = claiming_scheme(*checkpoint);
+  const auto convert = [&] {
+    if (torch_dtype) checkpoint = with_other_dtype(checkpoint, *torch_dtype, quantized, pool);
+  };
+  if (!scheme.empty()) {
+    if (config) checkpoint = with_loading_attributes(checkpoint, scheme, *config, notes);
+    if (torch_dtype) quantized = quantized_modules(checkpoint);
+    convert();
+    return;
+  }
+  convert();  // first, as Transformers does: weights are quantized from what torch_dtype makes of them
+  if (!config) return;
+  ProgressCallback progress;
+  if (options.progress) progress = [&](const Progress& at) { options.progress(at.task, at.done, at.total); };
+  checkpoint = quantize_on_load(checkpoint, {*config, options.device_map}, exec, progress, notes);
+  if (torch_dtype) quantized = quantized_modules(checkpoint);
+}
+
 PreTrainedModel AutoModelForCausalLM::from_pretrained(const std::string& name, const PretrainedOptions& options) {
   if (options.threads < 0 || options.threads > 1024) throw bad_input("threads must be from 0 to 1024");
   const std::optional<QuantizationConfig> config = requested_config(options);
@@ -111,18 +133,7 @@ PreTrainedModel AutoModelForCausalLM::from_pretrained(const std::string& name, c
   if (const auto* bnb = config ? std::get_if<BitsAndBytesConfig>(&*config) : nullptr) {
     if (bnb->bnb_4bit_compute_dtype) state->exec.compute = *dtype_from_name(*bnb->bnb_4bit_compute_dtype);
   }
-  if (config) {
-    ProgressCallback progress;
-    if (options.progress) progress = [&](const Progress& at) { options.progress(at.task, at.done, at.total); };
-    const std::string_view scheme = claiming_scheme(*state->checkpoint);
-    state->checkpoint =
-        scheme.empty() ? quantize_in_memory(state->checkpoint, {*config, options.device_map}, state->pool, progress)
-                       : with_loading_attributes(state->checkpoint, scheme, *config, state->notes);
-  }
-  if (state->torch_dtype) {
-    state->quantized = quantized_modules(state->checkpoint);
-    state->checkpoint = with_other_dtype(state->checkpoint, *state->torch_dtype, state->quantized, state->pool);
-  }
+  state->prepare(options, config);
   state->model = Model::load(state->checkpoint, {}, state->exec);
   state->check_memory(0);
   return PreTrainedModel(std::move(state));

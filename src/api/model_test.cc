@@ -172,11 +172,12 @@ TEST(DeviceMap, NamesAreThoseOfTheModel) {
 
 TEST(DeviceMap, PrefixesOfBaseModelsAreFound) {
   const std::string bare = test::data("models/opt-bare").string();
-  const DeviceMap map{{"model.decoder.embed_tokens", 0},
-                      {"model.decoder.embed_positions", 0},
-                      {"model.decoder.layers", 0},
-                      {"lm_head", "cpu"}};
-  EXPECT_EQ(load_error(bare, {.device_map = map}).substr(0, 34), "device_map: no entry gives a device");
+  load(bare, {.device_map = {{"model.decoder.embed_tokens", 0},
+                             {"decoder.embed_positions", 0},
+                             {"model.decoder.layers", 0},
+                             {"lm_head", "cpu"}}});
+  EXPECT_TRUE(contains(load_error(bare, {.device_map = {{"model.decoder.embed_tokens", 0}, {"lm_head", "cpu"}}}),
+                       "no entry gives a device to model.decoder.embed_positions"));
   load(bare, {.device_map = {{"model", 0}, {"lm_head", 0}}});
 }
 

@@ -21,12 +21,13 @@ class ModuleNames {
   /// Full names of all modules that own tensors, "model.layers.0.mlp.up_proj", and the output head also when it is
   /// tied.
   const std::vector<std::string>& leaves() const { return leaves_; }
+  /// The name with the usual prefix, whatever prefix the checkpoint has.
+  std::string full(std::string_view name) const;
   /// The tensor of a full or prefixless name, in which a number below 0 counts from the last layer; a tied head's
   /// weight is the embedding's. nullptr when there is none.
   const TensorEntry* tensor(std::string_view name) const;
 
  private:
-  std::string full(std::string_view name) const;
   std::string counted(std::string_view name) const;
 
   std::vector<std::string_view> prefixes_{""};  ///< the usual one first

@@ -43,8 +43,11 @@ void add_quantized(const PlannedTensor& planned, quanto::Quantizer& quantizer, T
                      });
 }
 
-std::shared_ptr<const Checkpoint> quantized(std::shared_ptr<const Checkpoint> source, const QuantoConfig& config,
-                                            ThreadPool& pool, const ProgressCallback& progress) {
+}  // namespace
+
+std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Checkpoint> source,
+                                                     const QuantoConfig& config, ThreadPool& pool,
+                                                     const ProgressCallback& progress) {
   const quanto::Config quanto_config = parsed(config);
   quanto::Quantizer quantizer(quanto_config);
   const QuantizationPlan plan = plan_quantization(*source, quantizer, quanto::selection_of(quanto_config), pool.size());
@@ -68,34 +71,6 @@ std::shared_ptr<const Checkpoint> quantized(std::shared_ptr<const Checkpoint> so
   for (auto& [name, content] : quantizer.side_files(plan.modules)) parts.files[name] = content;
   parts.owner = owner;
   return Checkpoint::in_memory(std::move(parts));
-}
-
-std::shared_ptr<const Checkpoint> quantized(const std::shared_ptr<const Checkpoint>& source, const AwqConfig&,
-                                            ThreadPool&, const ProgressCallback&) {
-  throw bad_input(source->folder().string(), ": is not quantized; an AwqConfig is for models that are");
-}
-
-std::shared_ptr<const Checkpoint> quantized(const std::shared_ptr<const Checkpoint>& source, const AqlmConfig&,
-                                            ThreadPool&, const ProgressCallback&) {
-  throw bad_input(source->folder().string(), ": is not quantized; an AqlmConfig is for models that are");
-}
-
-std::shared_ptr<const Checkpoint> quantized(const std::shared_ptr<const Checkpoint>& source, const GPTQConfig&,
-                                            ThreadPool&, const ProgressCallback&) {
-  throw bad_input(source->folder().string(), ": is not quantized, and nibble cannot quantize to GPTQ yet");
-}
-
-std::shared_ptr<const Checkpoint> quantized(const std::shared_ptr<const Checkpoint>& source, const BitsAndBytesConfig&,
-                                            ThreadPool&, const ProgressCallback&) {
-  throw bad_input(source->folder().string(), ": is not quantized, and nibble cannot quantize to bitsandbytes yet");
-}
-
-}  // namespace
-
-std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Checkpoint> source,
-                                                     const QuantizeRequest& request, ThreadPool& pool,
-                                                     const ProgressCallback& progress) {
-  return std::visit([&](const auto& config) { return quantized(source, config, pool, progress); }, request.config);
 }
 
 }  // namespace nibble

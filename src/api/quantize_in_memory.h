@@ -9,16 +9,10 @@
 
 namespace nibble {
 
-/// What a float model shall become, and where its modules go.
-struct QuantizeRequest {
-  const QuantizationConfig& config;
-  const DeviceMap& device_map;
-};
-
 /// The tensors of `source`, those of linear modules replaced by their quantized parts; the others stay views of it.
-/// Throws Error(bad_input) when the config is wrong, or is for checkpoints that are quantized already (AWQ, AQLM).
+/// Throws Error(bad_input) when the config is wrong or the checkpoint is quantized already.
 std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Checkpoint> source,
-                                                     const QuantizeRequest& request, ThreadPool& pool,
+                                                     const QuantoConfig& config, ThreadPool& pool,
                                                      const ProgressCallback& progress = {});
 
 }  // namespace nibble
