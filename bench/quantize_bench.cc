@@ -1,4 +1,4 @@
-// How fast weights are quantized: GB of float input per second for every Quanto type, in memory (no file is read or
+// How fast weights are quantized: GB of float input per second for every type, in memory (no file is read or
 // written), and beside it the rate at which the same bytes are merely read. The second figure counts the processor time
 // of all threads instead of the clock: what the machine would give if nothing else ran on it.
 //   nibble_quantize_bench [threads] [rows] [cols]
@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "quant/bnb4/quantize.h"
+#include "quant/bnb8/quantizer.h"
 #include "quant/quanto/weights.h"
 
 namespace nibble {
@@ -86,6 +88,12 @@ void measure(DType dtype, std::int64_t rows, std::int64_t cols, ThreadPool& pool
   }
   const quanto::WeightSpec hqq{.qtype = QType::qint4, .optimizer = quanto::Optimizer::hqq};
   print("qint4 hqq", seconds_of([&] { quanto::quantize_weight(hqq, w.view(), "w", pool); }));
+  for (const bnb4::WeightSpec& spec : {bnb4::WeightSpec{"nf4"}, bnb4::WeightSpec{"fp4"},
+                                       bnb4::WeightSpec{.quant_type = "nf4", .double_quant = true}}) {
+    print("bnb " + spec.quant_type + (spec.double_quant ? " double" : ""),
+          seconds_of([&] { bnb4::quantize_weight(spec, w.view(), "w", pool); }));
+  }
+  print("llm-int8", seconds_of([&] { bnb8::quantize_weight(w.view(), "w", pool); }));
   if (seen == 42) std::printf("\n");  // the sums are used
 }
 

@@ -2,9 +2,10 @@
 //
 //   #include <nibble/nibble.h>
 //   auto tokenizer = nibble::AutoTokenizer::from_pretrained("org/name");
-//   auto model = nibble::AutoModelForCausalLM::from_pretrained("org/name", {.quantization_config = {{.weights =
-//   "int8"}}}); auto output = model.generate(tokenizer("Once upon a time"), {.max_new_tokens = 20}); std::cout <<
-//   tokenizer.decode(output.at(0), {.skip_special_tokens = true});
+//   auto model = nibble::AutoModelForCausalLM::from_pretrained(
+//       "org/name", {.quantization_config = nibble::QuantoConfig{.weights = "int8"}});
+//   auto output = model.generate(tokenizer("Once upon a time"), {.max_new_tokens = 20});
+//   std::cout << tokenizer.decode(output.at(0), {.skip_special_tokens = true});
 //
 // Every call throws nibble::Error (see error.h) with one line that says what is wrong. A model is used by one thread at
 // a time; a tokenizer by any number.
@@ -17,68 +18,36 @@
 #include <string_view>
 #include <vector>
 
+#include "nibble/config.h"
 #include "nibble/error.h"
+#include "nibble/tokenizer.h"
 
 namespace nibble {
 
-using TokenIds = std::vector<std::int32_t>;
-
-/// Quanto's linear quantization. Weights of linear layers are quantized while the model loads.
-struct QuantoConfig {
-  std::string weights = "int8";            ///< int8, int4, int2, float8 (e4m3fn), float8_e5m2, float8_e4m3fnuz
-  std::optional<std::string> activations;  ///< not while loading: activations need calibration (`nibble quantize`)
-  std::optional<std::vector<std::string>> modules_to_not_convert;  ///< default: the output head, lm_head
-};
-
 /// How from_pretrained loads a model.
 struct PretrainedOptions {
-  std::string torch_dtype = "auto";  ///< arithmetic of matrix products: float32, bfloat16, float16; auto: bfloat16 for
-                                     ///< bf16 checkpoints, else float32
-  std::string device_map = "auto";   ///< "auto" and "cpu": this machine's cores; "ref": slow scalar arithmetic
-  std::optional<QuantoConfig> quantization_config;
-  int threads = 0;  ///< 0: one per core
+  /// float32, bfloat16 or float16: dtype of what is not quantized (values are rounded to it; wider types change no
+  /// value and take no memory) and arithmetic of matrix products. auto: as stored; bfloat16 arithmetic for bf16
+  /// checkpoints, else float32. bnb_4bit_compute_dtype, where given, decides the arithmetic.
+  std::string torch_dtype = "auto";
+  DeviceMap device_map;
+  MaxMemory max_memory;  ///< the sum bounds weights and KV cache together: Error(bad_input) when they need more
+  std::optional<QuantizationConfig> quantization_config;
+  bool load_in_8bit = false;                       ///< short for BitsAndBytesConfig{.load_in_8bit = true}
+  bool load_in_4bit = false;                       ///< short for BitsAndBytesConfig{.load_in_4bit = true}
+  std::optional<std::string> attn_implementation;  ///< a name of Transformers; nibble has one attention for all
+  int threads = 0;                                 ///< 0: one per core
   std::function<void(std::string_view task, std::int64_t done, std::int64_t total)> progress;
-};
-
-/// What a tokenizer makes of texts: one row of ids per text.
-struct BatchEncoding {
-  std::vector<TokenIds> input_ids;
-};
-
-struct DecodeOptions {
-  bool skip_special_tokens = false;
-};
-
-class PreTrainedTokenizer {
- public:
-  BatchEncoding operator()(std::string_view text) const;
-  BatchEncoding operator()(const std::vector<std::string>& texts) const;
-  TokenIds encode(std::string_view text, bool add_special_tokens = true) const;
-  std::string decode(const TokenIds& ids, const DecodeOptions& options = {}) const;
-  std::int64_t vocab_size() const;
-  std::optional<std::int32_t> bos_token_id() const;
-  std::optional<std::int32_t> eos_token_id() const;
-  /// Copies the tokenizer's files into `folder`, which is made if need be.
-  void save_pretrained(const std::string& folder) const;
-
- private:
-  friend struct AutoTokenizer;
-  friend class PreTrainedModel;
-  struct State;
-  std::shared_ptr<const State> state_;
-};
-
-struct AutoTokenizer {
-  /// From a model folder or file, or org/name[@revision] in the Hugging Face cache.
-  static PreTrainedTokenizer from_pretrained(const std::string& name);
 };
 
 /// What is not set follows the model's generation_config.json.
 struct GenerationConfig {
   std::optional<std::int64_t> max_new_tokens;  ///< default 20, as in Transformers
+  std::optional<std::int64_t> max_length;      ///< prompt and new tokens together; max_new_tokens comes before it
   std::optional<bool> do_sample;               ///< false: always the likeliest token
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   std::optional<std::int64_t> top_k;
+  std::optional<std::int32_t> pad_token_id;  ///< changes nothing: rows are never padded
   std::uint64_t seed = 0;
   std::function<bool(std::int32_t id)> streamer;  ///< called with each new token; false ends the text
 };
@@ -125,15 +94,30 @@ class PreTrainedModel {
   void enable_adapters();
   std::vector<std::string> active_adapters() const;
 
-  /// Bytes of all weights as they lie in memory: codes, scales and what is not quantized; shared weights once.
-  std::int64_t get_memory_footprint() const;
+  /// Bytes of all weights as they lie in memory: codes, scales and what is not quantized; shared weights once. With
+  /// `as_transformers` the number that Transformers 5 gives for the model: parameters and buffers, rotary tables
+  /// included, but neither scales nor tables of bitsandbytes, and Quanto's weights at their size before quantization.
+  std::int64_t get_memory_footprint(bool as_transformers = false) const;
   std::int64_t num_parameters() const;
   std::int64_t vocab_size() const;
   std::int64_t context_length() const;
 
+  /// "cpu": where the weights are. And the dtype of a tensor ("float32", "int8"), with the names of Transformers'
+  /// module tree, where a number below 0 counts from the last layer: "model.decoder.layers.-1.final_layer_norm.weight".
+  /// Error(bad_input) when there is no such tensor.
+  std::string device() const;
+  std::string dtype_of(const std::string& tensor) const;
+  /// All memory is this machine's: nothing moves. Error(bad_input) for devices that nibble has not.
+  PreTrainedModel& to(const Device& device) &;
+  PreTrainedModel&& to(const Device& device) &&;
+  /// What from_pretrained was asked for and did not need, one line each.
+  const std::vector<std::string>& notes() const;
+
   /// Writes weights, config.json, tokenizer and other side files: what from_pretrained and, for Quanto, the
   /// optimum-quanto library load. The folder appears whole or not at all.
   void save_pretrained(const std::string& folder, const SaveOptions& options = {}) const;
+  /// nibble has no network: always Error(bad_input), with the two steps that do it.
+  [[noreturn]] void push_to_hub(const std::string& repository) const;
 
  private:
   friend struct AutoModelForCausalLM;

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "calib/gptq_calibration.h"
 #include "quant/quantize_checkpoint.h"
 #include "quant/quanto/quantizer.h"
 
@@ -28,12 +29,13 @@ struct Owner {
   std::vector<Tensor> tensors;
 };
 
-void add_quantized(const PlannedTensor& planned, quanto::Quantizer& quantizer, ThreadPool& pool, Owner& owner,
+void add_quantized(const PlannedTensor& planned, ModuleQuantizer& quantizer, ThreadPool& pool, Owner& owner,
                    std::vector<TensorEntry>& out) {
+  const std::vector<TensorPlan> outputs = quantizer.exact_outputs(planned.module, *planned.source, pool);
   std::size_t next = 0;
   quantizer.quantize(planned.module, *planned.source, pool,
                      [&](const std::string& name, std::span<const std::byte> bytes) {
-                       const TensorPlan& plan = planned.outputs.at(next++);
+                       const TensorPlan& plan = outputs.at(next++);
                        check(plan.name == name, "quantize_in_memory: tensors come in another order than planned");
                        Tensor tensor(plan.shape, plan.dtype);
                        check(tensor.bytes().size() == bytes.size(), "quantize_in_memory: size of a tensor");
@@ -46,11 +48,9 @@ void add_quantized(const PlannedTensor& planned, quanto::Quantizer& quantizer, T
 }  // namespace
 
 std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Checkpoint> source,
-                                                     const QuantoConfig& config, ThreadPool& pool,
-                                                     const ProgressCallback& progress) {
-  const quanto::Config quanto_config = parsed(config);
-  quanto::Quantizer quantizer(quanto_config);
-  const QuantizationPlan plan = plan_quantization(*source, quantizer, quanto::selection_of(quanto_config), pool.size());
+                                                     ModuleQuantizer& quantizer, const ModuleSelection& selection,
+                                                     ThreadPool& pool, const ProgressCallback& progress) {
+  const QuantizationPlan plan = plan_quantization(*source, quantizer, selection, pool.size());
   const auto owner = std::make_shared<Owner>();
   owner->source = source;
   CheckpointParts parts;
@@ -65,12 +65,32 @@ std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Check
     done += planned.bytes_in;
   }
   parts.folder = source->folder();
-  parts.config = source->config();
-  if (plan.unties) parts.config.set("tie_word_embeddings", false);
+  parts.config = quantized_config(source->config(), plan);
   parts.metadata = source->metadata();
   for (auto& [name, content] : quantizer.side_files(plan.modules)) parts.files[name] = content;
   parts.owner = owner;
   return Checkpoint::in_memory(std::move(parts));
+}
+
+std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Checkpoint> source, GptqInMemory task,
+                                                     Exec& exec, const ProgressCallback& progress) {
+  ModuleSelection selection;
+  selection.only = block_linears(source, exec);
+  gptq::Quantizer quantizer(task.config);
+  GptqCalibration calibration;
+  calibration.source = source;
+  calibration.modules = plan_quantization(*source, quantizer, selection, exec.pool.size()).modules;
+  calibration.sequences = std::move(task.sequences);
+  gptq_calibrate(calibration, quantizer, exec, progress);
+  return quantize_in_memory(std::move(source), quantizer, selection, exec.pool, progress);
+}
+
+std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Checkpoint> source,
+                                                     const QuantoConfig& config, ThreadPool& pool,
+                                                     const ProgressCallback& progress) {
+  const quanto::Config quanto_config = parsed(config);
+  quanto::Quantizer quantizer(quanto_config);
+  return quantize_in_memory(std::move(source), quantizer, quanto::selection_of(quanto_config), pool, progress);
 }
 
 }  // namespace nibble

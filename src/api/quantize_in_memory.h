@@ -6,11 +6,27 @@
 #include "base/thread_pool.h"
 #include "checkpoint/checkpoint.h"
 #include "nibble/nibble.h"
+#include "quant/gptq/quantizer.h"
+#include "quant/quantizer.h"
 
 namespace nibble {
 
-/// The tensors of `source`, those of linear modules replaced by their quantized parts; the others stay views of it.
-/// Throws Error(bad_input) when the config is wrong or the checkpoint is quantized already.
+/// The tensors of `source`, those of modules that `selection` chooses replaced by what `quantizer` makes of them; the
+/// others stay views of it. Throws Error(bad_input) when the checkpoint is quantized already or nothing is selected.
+std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Checkpoint> source,
+                                                     ModuleQuantizer& quantizer, const ModuleSelection& selection,
+                                                     ThreadPool& pool, const ProgressCallback& progress = {});
+
+/// GPTQ with calibration data; exec.compute is the arithmetic in which the model runs meanwhile.
+struct GptqInMemory {
+  gptq::QuantizerConfig config;
+  std::vector<std::vector<std::int32_t>> sequences;
+};
+std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Checkpoint> source, GptqInMemory task,
+                                                     Exec& exec, const ProgressCallback& progress = {});
+
+/// The same for Quanto: the tensors of `source`, those of linear modules replaced by their quantized parts; the others
+/// stay views of it. Throws Error(bad_input) when the config is wrong or the checkpoint is quantized already.
 std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Checkpoint> source,
                                                      const QuantoConfig& config, ThreadPool& pool,
                                                      const ProgressCallback& progress = {});

@@ -1,11 +1,14 @@
 #include "calib/dataset.h"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/rng.h"
+#include "calib/builtin_text.h"
 #include "text/tokenizer.h"
 
 namespace nibble {
@@ -79,7 +82,80 @@ void read_rows(const std::filesystem::path& file, const Tokenizer& tokenizer, Co
   }
 }
 
+/// Names that people give to data sets, and what their training text is called in the folders they come in.
+struct KnownDataset {
+  std::string_view name;
+  std::array<const char*, 4> files;
+};
+constexpr std::array<KnownDataset, 4> kKnown{{
+    {"c4", {"c4-train.00000-of-01024.json", "en/c4-train.00000-of-01024.json", "c4.jsonl", "c4.txt"}},
+    {"c4-new", {"c4-train.00000-of-01024.json", "en/c4-train.00000-of-01024.json", "c4.jsonl", "c4.txt"}},
+    {"wikitext2", {"wiki.train.raw", "wiki.train.tokens", "wikitext2.txt", "train.txt"}},
+    {"ptb", {"ptb.train.txt", "ptb.jsonl", "ptb.txt", "train.txt"}},
+}};
+
+const KnownDataset* known(const std::string& name) {
+  const auto found = std::find_if(kKnown.begin(), kKnown.end(), [&](const auto& set) { return set.name == name; });
+  return found == kKnown.end() ? nullptr : &*found;
+}
+
+/// The file of a named data set at `path`.
+std::filesystem::path file_of(const KnownDataset& set, const std::filesystem::path& path) {
+  std::error_code failed;
+  if (path.empty()) {
+    throw bad_input("data set ", set.name, " is not downloaded: name the file or folder where its text lies (",
+                    set.files[0], ", or any .txt or .jsonl) with --dataset-path, or use --dataset builtin");
+  }
+  if (std::filesystem::is_regular_file(path, failed)) return path;
+  for (const char* file : set.files) {
+    if (std::filesystem::is_regular_file(path / file, failed)) return path / file;
+  }
+  throw bad_input(path.string(), ": no text of data set ", set.name, " there (", set.files[0], ", ", set.files[1], ", ",
+                  set.files[2], " or ", set.files[3], ")");
+}
+
+/// One sequence per sample: the pieces in an order of its own, as many as fill it.
+void add_builtin(const Tokenizer& tokenizer, const DatasetOptions& options, Collector& out) {
+  std::vector<std::string_view> pieces(kBuiltinText.begin(), kBuiltinText.end());
+  Rng rng(20240229);
+  while (!out.full()) {
+    Ids ids;
+    std::string text;
+    for (std::size_t at = 0; static_cast<std::int64_t>(ids.size()) < options.seqlen; at = (at + 1) % pieces.size()) {
+      if (at == 0) {
+        for (std::size_t i = pieces.size() - 1; i > 0; --i) std::swap(pieces[i], pieces[rng.next() % (i + 1)]);
+      }
+      text.append(pieces[at]).append("\n\n");
+      if (at % 4 == 3) ids = tokenizer.encode(text);
+    }
+    out.add(std::move(ids));
+  }
+}
+
 }  // namespace
+
+bool is_dataset_name(const std::string& name) { return name == "builtin" || known(name) != nullptr; }
+
+std::vector<std::vector<std::int32_t>> calibration_sequences(const std::string& name, const std::filesystem::path& path,
+                                                             const std::filesystem::path& model_folder,
+                                                             const DatasetOptions& options) {
+  if (name != "builtin" && known(name) == nullptr) return read_dataset(name, model_folder, options);
+  Collector out(options);
+  const auto tokenizer = Tokenizer::open(model_folder);
+  if (name == "builtin") {
+    add_builtin(*tokenizer, options, out);
+    return out.take();
+  }
+  const std::filesystem::path file = file_of(*known(name), path);
+  if (file.extension() == ".json" || file.extension() == ".jsonl") {
+    read_rows(file, *tokenizer, out);
+  } else {
+    out.add_pieces(tokenizer->encode(read_file(file)));
+  }
+  std::vector<Ids> sequences = out.take();
+  if (sequences.empty()) throw bad_input(file.string(), ": holds no tokens to calibrate on");
+  return sequences;
+}
 
 std::vector<std::vector<std::int32_t>> read_dataset(const std::filesystem::path& file,
                                                     const std::filesystem::path& model_folder,

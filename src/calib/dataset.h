@@ -19,4 +19,14 @@ std::vector<std::vector<std::int32_t>> read_dataset(const std::filesystem::path&
                                                     const std::filesystem::path& model_folder,
                                                     const DatasetOptions& options);
 
+/// Whether `name` is a data set by name rather than a file: builtin, c4, c4-new, wikitext2, ptb.
+bool is_dataset_name(const std::string& name);
+
+/// Sequences from a data set by name or from a file (as read_dataset). "builtin" is a small text of nibble's own, whose
+/// pieces are put together in another order for every sequence; the other names need `path`, the file or folder where
+/// the data set lies. Throws Error(bad_input), for a name without path with what to do about it.
+std::vector<std::vector<std::int32_t>> calibration_sequences(const std::string& name, const std::filesystem::path& path,
+                                                             const std::filesystem::path& model_folder,
+                                                             const DatasetOptions& options);
+
 }  // namespace nibble

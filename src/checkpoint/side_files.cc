@@ -68,7 +68,11 @@ std::vector<SideFile> read_side_files(const fs::path& folder) {
 }
 
 void add_side_files(CheckpointWriter& writer, const Checkpoint& source, const Json& config) {
-  for (SideFile& file : read_side_files(source.folder())) writer.add_file(file.name, std::move(file.content));
+  for (SideFile& file : read_side_files(source.folder())) {
+    const bool replaced = source.files().count(file.name) != 0;
+    if (!replaced) writer.add_file(file.name, std::move(file.content));
+  }
+  for (const auto& [name, content] : source.files()) writer.add_file(name, content);
   if (!config.is_null()) writer.add_file("config.json", config.dump(2) + "\n");
 }
 

@@ -20,8 +20,9 @@ struct SideFile {
 /// Error(bad_input) when a link leads out of the folder (other than into the blobs of a Hugging Face cache).
 std::vector<SideFile> read_side_files(const std::filesystem::path& folder);
 
-/// Adds all side files of `source` to the writer, and `config` (usually source.config() with edits) as config.json in
-/// Transformers' style: indented by 2, keys in their order. A null config writes none.
+/// Adds all side files of `source` to the writer (those in memory before those of its folder), and `config` (usually
+/// source.config() with edits) as config.json in Transformers' style: indented by 2, keys in their order. A null config
+/// writes none.
 void add_side_files(CheckpointWriter& writer, const Checkpoint& source, const Json& config);
 
 /// Throws Error(bad_input) when both are the same folder: a model must not be overwritten while it is read.

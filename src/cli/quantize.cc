@@ -8,9 +8,11 @@
 
 #include "calib/activation_scales.h"
 #include "calib/dataset.h"
+#include "calib/gptq_calibration.h"
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "cli/progress_bar.h"
+#include "cli/quantize_flags.h"
 #include "cli/table.h"
 #include "quant/quantize_checkpoint.h"
 #include "quant/quanto/quantizer.h"
@@ -18,27 +20,7 @@
 namespace nibble::cli {
 namespace {
 
-struct Flags {
-  std::string model;
-  std::string out;
-  std::string method = "quanto";
-  std::string weights = "int8";
-  std::string activations = "none";
-  std::string optimizer = "auto";
-  std::int64_t group_size = 128;
-  bool zero_point = false;
-  bool exact_shift = false;
-  ModuleSelection selection;
-  std::string dataset;
-  std::int64_t samples = 128;
-  std::int64_t seqlen = 512;
-  double momentum = 0.9;
-  std::string max_shard_size = "5GB";
-  bool force = false;
-  bool dry_run = false;
-  bool json = false;
-  ComputeFlags compute;
-};
+using Flags = QuantizeFlags;
 
 quanto::Config quanto_config(const Flags& flags) {
   quanto::Config config;
@@ -46,7 +28,11 @@ quanto::Config quanto_config(const Flags& flags) {
   if (!qtype) throw bad_input("--weights: unknown type ", printable(flags.weights));
   config.weights.qtype = *qtype;
   config.weights.optimizer = quanto::optimizer_from_name(flags.optimizer).value_or(quanto::Optimizer::automatic);
-  config.weights.group_size = flags.group_size;
+  const std::int64_t group = flags.group_size;
+  if (group != 32 && group != 64 && group != 96 && group != 128) {
+    throw bad_input("--group-size: ", group, " (Quanto has 32, 64, 96 and 128)");
+  }
+  config.weights.group_size = group;
   config.weights.zero_point = flags.zero_point;
   config.weights.exact_shift = flags.exact_shift;
   if (flags.activations != "none") {
@@ -113,8 +99,8 @@ Json json_of(const Flags& flags, const QuantizationPlan& plan) {
   return Json::Object{{"model", flags.model},
                       {"out", flags.out.empty() ? Json() : Json(flags.out)},
                       {"method", flags.method},
-                      {"weights", flags.weights},
-                      {"activations", flags.activations},
+                      {"weights", flags.method == "quanto" ? Json(flags.weights) : Json()},
+                      {"activations", flags.method == "quanto" ? Json(flags.activations) : Json()},
                       {"dry_run", flags.dry_run},
                       {"parameters", plan.parameters},
                       {"quantized_parameters", plan.quantized},
@@ -139,11 +125,52 @@ std::map<std::string, quanto::ActivationScales> calibrate(const Flags& flags, co
   return calibrate_activations(task, sequences, options, exec, progress);
 }
 
-void run_quantize(const Flags& flags) {
+/// What the run took, beside what it made.
+void report(const Flags& flags, const QuantizationPlan& plan, const QuantizationError& error, double seconds,
+            Json& json) {
+  if (flags.json) {
+    json.set("seconds", seconds);
+    json.set("relative_error", error.relative());
+    json.set("largest_error", error.largest);
+    json.set("peak_bytes", peak_rss_bytes());
+    return;
+  }
+  std::cout << "error     " << fixed(100 * error.relative(), 3) << " % of the weights' norm, at most "
+            << fixed(error.largest, 6) << '\n'
+            << "written   " << flags.out << " in " << fixed(seconds, 2) << " s ("
+            << fixed(static_cast<double>(plan.bytes_in) / seconds / 1e9, 2) << " GB/s), read back and checked; "
+            << "peak memory " << byte_text(static_cast<double>(peak_rss_bytes())) << '\n';
+}
+
+/// The method's quantizer; adds what it asks of the choice of modules to flags.selection.
+std::unique_ptr<ModuleQuantizer> make_quantizer(Flags& flags, const quanto::Config& config,
+                                                const std::shared_ptr<const Checkpoint>& source, Exec& exec) {
+  if (is_bnb(flags.method)) return bnb_quantizer(flags);
+  if (flags.method == "quanto") return std::make_unique<quanto::Quantizer>(config);
+  flags.selection.only = block_linears(source, exec);
+  return std::make_unique<gptq::Quantizer>(gptq_config(flags));
+}
+
+/// Calibration, for the methods that have one.
+void prepare(const Flags& flags, const quanto::Config& config, const QuantizationPlan& plan,
+             const std::shared_ptr<const Checkpoint>& source, std::unique_ptr<ModuleQuantizer>& quantizer, Exec& exec,
+             const ProgressCallback& progress) {
+  if (config.activations) {
+    quantizer = std::make_unique<quanto::Quantizer>(config, calibrate(flags, config, *source, exec, progress));
+  }
+  if (auto* gptq = dynamic_cast<gptq::Quantizer*>(quantizer.get())) {
+    calibrate_gptq(flags, plan, source, *gptq, exec, progress);
+  }
+}
+
+void run_quantize(Flags flags) {
   if (flags.out.empty() && !flags.dry_run) throw bad_input("-o OUT is missing (or --dry-run)");
-  const quanto::Config config = quanto_config(flags);
+  flags.method = method_of(flags);
+  const bool quanto = flags.method == "quanto";
+  if (!quanto && flags.activations != "none") throw bad_input("--activations is for --method quanto");
+  const quanto::Config config = quanto ? quanto_config(flags) : quanto::Config{};
   Compute compute(flags.compute);
-  ThreadPool& pool = compute.exec().pool;
+  Exec& exec = compute.exec();
   const std::shared_ptr<const Checkpoint> source = Checkpoint::open(flags.model);
   if (!flags.out.empty()) check_output_folder(source->folder(), flags.out, flags.force);
   QuantizeOptions options;
@@ -151,40 +178,25 @@ void run_quantize(const Flags& flags) {
   options.force = flags.force;
   options.max_shard_bytes = parse_byte_size(flags.max_shard_size);
 
-  auto quantizer = std::make_unique<quanto::Quantizer>(config);
-  const QuantizationPlan plan = plan_quantization(*source, *quantizer, flags.selection, pool.size());
+  std::unique_ptr<ModuleQuantizer> quantizer = make_quantizer(flags, config, source, exec);
+  const QuantizationPlan plan = plan_quantization(*source, *quantizer, flags.selection, exec.pool.size());
   if (!flags.json && flags.dry_run) print_plan(plan);
   if (!flags.json) print_totals(flags, plan);
   Json json = flags.json ? json_of(flags, plan) : Json();
   if (!flags.dry_run) {
     ProgressBar bar;
     const auto begin = std::chrono::steady_clock::now();
-    if (config.activations) {
-      quantizer = std::make_unique<quanto::Quantizer>(
-          config, calibrate(flags, config, *source, compute.exec(), bar.callback()));
-    }
-    const QuantizationError error = quantize_checkpoint(*source, plan, *quantizer, options, pool, bar.callback());
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    prepare(flags, config, plan, source, quantizer, exec, bar.callback());
+    const QuantizationError error = quantize_checkpoint(*source, plan, *quantizer, options, exec.pool, bar.callback());
     bar.clear();
-    if (flags.json) {
-      json.set("seconds", seconds);
-      json.set("relative_error", error.relative());
-      json.set("largest_error", error.largest);
-      json.set("peak_bytes", peak_rss_bytes());
-    } else {
-      std::cout << "error     " << fixed(100 * error.relative(), 3) << " % of the weights' norm, at most "
-                << fixed(error.largest, 6) << '\n'
-                << "written   " << flags.out << " in " << fixed(seconds, 2) << " s ("
-                << fixed(static_cast<double>(plan.bytes_in) / seconds / 1e9, 2) << " GB/s), read back and checked; "
-                << "peak memory " << byte_text(static_cast<double>(peak_rss_bytes())) << '\n';
-    }
+    report(flags, plan, error, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), json);
   }
   if (flags.json) print_json(json);
 }
 
 void add_quanto_flags(CLI::App& command, Flags& flags) {
-  command.add_option("--method", flags.method, "Quantization method")
-      ->check(CLI::IsMember({"quanto"}))
+  command.add_option("--method", flags.method, "quanto; bitsandbytes: bnb-nf4, bnb-fp4, llm-int8; gptq")
+      ->check(CLI::IsMember({"quanto", "bnb-nf4", "bnb-fp4", "llm-int8", "gptq"}))
       ->capture_default_str();
   command.add_option("--weights", flags.weights, "Type of the weights (float8 is float8_e4m3fn)")
       ->check(CLI::IsMember({"int8", "int4", "int2", "float8", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz"}))
@@ -196,8 +208,8 @@ void add_quanto_flags(CLI::App& command, Flags& flags) {
       ->capture_default_str();
   command
       .add_option("--group-size", flags.group_size,
-                  "Largest group of int4 and int2; 96, 64 and 32 are tried after it. optimum-quanto reads only 128")
-      ->check(CLI::IsMember({32, 64, 96, 128}))
+                  "Largest group of int4 and int2; 96, 64 and 32 are tried after it. optimum-quanto reads only 128. "
+                  "gptq: inputs with one scale, or -1 for all")
       ->capture_default_str();
   command.add_flag("--zero-point", flags.zero_point,
                    "Integer shifts for int4 and int2: zero is exact, the rest less so");
@@ -209,9 +221,12 @@ void add_calibration_flags(CLI::App& command, Flags& flags) {
   command.add_option("--activations", flags.activations, "Type of the activations; needs --dataset")
       ->check(CLI::IsMember({"none", "int8", "float8", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz"}))
       ->capture_default_str();
-  command.add_option("--dataset", flags.dataset,
-                     "Calibration text: .txt, .jsonl with a field \"text\", or .json {\"ids\": [[...]]}");
-  command.add_option("--samples", flags.samples, "Calibration sequences used, at most")
+  command.add_option(
+      "--dataset", flags.dataset,
+      "Calibration text: .txt, .jsonl with a field \"text\", or .json {\"ids\": [[...]]}; gptq also: builtin, or "
+      "c4, c4-new, wikitext2, ptb with --dataset-path");
+  command.add_option("--dataset-path", flags.dataset_path, "Where a data set that --dataset names lies");
+  command.add_option("--samples,--nsamples", flags.samples, "Calibration sequences used, at most")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   command.add_option("--seqlen", flags.seqlen, "Tokens per calibration sequence, at most")
@@ -231,6 +246,8 @@ void add_quantize(CLI::App& app) {
       ->required();
   command->add_option("-o,--out", flags->out, "Folder to write");
   add_quanto_flags(*command, *flags);
+  add_bnb_flags(*command, flags->bnb);
+  add_gptq_flags(*command, flags->gptq);
   add_calibration_flags(*command, *flags);
   command->add_option("--include", flags->selection.include,
                       "Quantize only modules that match this pattern (repeatable)");
@@ -251,6 +268,9 @@ void add_quantize(CLI::App& app) {
       "  nibble quantize models/demo -o out/int4 --weights int4\n"
       "  nibble quantize org/name -o out/int8 --weights int8 --exclude '*.down_proj' --dry-run\n"
       "  nibble quantize org/name -o out/float8 --weights float8 --quantize-lm-head\n"
+      "  nibble quantize org/name -o out/nf4 --method bnb-nf4 --double-quant\n"
+      "  nibble quantize org/name -o out/int8 --load-in-8bit\n"
+      "  nibble quantize models/demo -o out/gptq --method gptq --bits 4 --group-size 128 --dataset builtin\n"
       "  nibble quantize models/demo -o out/w8a8 --weights int8 --activations int8 \\\n"
       "      --dataset models/demo/calibration_ids.json --samples 128 --seqlen 512");
   command->callback([flags] { run_quantize(*flags); });

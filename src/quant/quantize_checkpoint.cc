@@ -81,12 +81,10 @@ void add_totals(QuantizationPlan& plan, const ModuleQuantizer& quantizer, int th
     plan.notes.push_back(cat(count, count == 1 ? " module" : " modules", ": ", note));
 }
 
-/// config.json with what quantizing changes; other side files as they are.
-std::string config_text(const Checkpoint& source, const fs::path& file, bool unties) {
-  if (!unties) return read_file(file);
-  Json config = source.config();
-  config.set("tie_word_embeddings", false);
-  return config.dump(2) + "\n";
+/// config.json with what quantizing changes; where that is nothing, the file as it is.
+std::string config_text(const Checkpoint& source, const fs::path& file, const QuantizationPlan& plan) {
+  if (!plan.unties && !plan.quantization_config) return read_file(file);
+  return quantized_config(source.config(), plan).dump(2) + "\n";
 }
 
 bool is_side_file(const fs::directory_entry& entry) {
@@ -111,7 +109,7 @@ void add_side_files(CheckpointWriter& writer, const Checkpoint& source, const Qu
   std::sort(files.begin(), files.end());
   for (const fs::path& file : files) {
     const std::string name = file.filename().string();
-    writer.add_file(name, name == "config.json" ? config_text(source, file, plan.unties) : read_file(file));
+    writer.add_file(name, name == "config.json" ? config_text(source, file, plan) : read_file(file));
   }
   for (auto& [name, content] : quantizer.side_files(plan.modules)) writer.add_file(name, content);
 }
@@ -192,6 +190,30 @@ double QuantizationError::relative() const {
   return squared_weights > 0 ? std::sqrt(squared_error / squared_weights) : 0;
 }
 
+Json quantized_config(const Json& source, const QuantizationPlan& plan) {
+  Json config = source;
+  if (plan.unties) config.set("tie_word_embeddings", false);
+  if (!plan.quantization_config) return config;
+  if (config.is_null()) config = Json::Object{};
+  // Transformers writes its keys in alphabetical order; the new one takes its place among them.
+  Json::Object& members = config.object("config.json");
+  const auto place = std::find_if(members.begin(), members.end(),
+                                  [](const Json::Member& member) { return member.first > "quantization_config"; });
+  members.emplace(place, "quantization_config", *plan.quantization_config);
+  return config;
+}
+
+std::vector<TensorPlan> ModuleQuantizer::exact_outputs(const std::string& module, const TensorEntry& weight,
+                                                       ThreadPool&) const {
+  return outputs(module, weight.view.shape(), weight.view.dtype());
+}
+
+std::vector<std::pair<std::string, std::string>> ModuleQuantizer::side_files(std::span<const std::string>) const {
+  return {};
+}
+
+std::optional<Json> ModuleQuantizer::quantization_config(const SelectionResult&) const { return std::nullopt; }
+
 double QuantizationPlan::bits_per_weight() const {
   return quantized == 0 ? 0 : 8.0 * static_cast<double>(quantized_bytes) / static_cast<double>(quantized);
 }
@@ -202,6 +224,7 @@ QuantizationPlan plan_quantization(const Checkpoint& source, const ModuleQuantiz
   SelectionResult selected = select_modules(source, selection);
   QuantizationPlan plan;
   plan.notes = std::move(selected.notes);
+  plan.quantization_config = quantizer.quantization_config(selected);
   std::map<std::string_view, const SelectedModule*> by_tensor;
   for (const SelectedModule& module : selected.modules) {
     plan.modules.push_back(module.name);
@@ -244,7 +267,9 @@ QuantizationError quantize_checkpoint(const Checkpoint& source, const Quantizati
   check_output_folder(source.folder(), options.out, options.force);
   std::vector<TensorPlan> outputs;
   for (const PlannedTensor& tensor : plan.tensors) {
-    outputs.insert(outputs.end(), tensor.outputs.begin(), tensor.outputs.end());
+    const std::vector<TensorPlan> exact =
+        tensor.module.empty() ? tensor.outputs : quantizer.exact_outputs(tensor.module, *tensor.source, pool);
+    outputs.insert(outputs.end(), exact.begin(), exact.end());
   }
   WriterOptions writing;
   writing.max_shard_bytes = options.max_shard_bytes;

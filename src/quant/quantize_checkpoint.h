@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,14 +28,18 @@ struct QuantizationPlan {
   std::vector<PlannedTensor> tensors;
   std::vector<std::string> modules;
   std::vector<std::string> notes;
-  bool unties = false;               ///< the head gets a weight of its own: tie_word_embeddings becomes false
-  std::int64_t parameters = 0;       ///< of all tensors of the source
-  std::int64_t quantized = 0;        ///< elements of quantized weights
-  std::int64_t quantized_bytes = 0;  ///< bytes they take now, scales included
+  std::optional<Json> quantization_config;  ///< for config.json
+  bool unties = false;                      ///< the head gets a weight of its own: tie_word_embeddings becomes false
+  std::int64_t parameters = 0;              ///< of all tensors of the source
+  std::int64_t quantized = 0;               ///< elements of quantized weights
+  std::int64_t quantized_bytes = 0;         ///< bytes they take now, scales included
   std::int64_t bytes_in = 0, bytes_out = 0;
   std::int64_t peak_bytes = 0;     ///< most memory that quantizing holds, file pages included
   double bits_per_weight() const;  ///< of the quantized weights
 };
+
+/// config.json of the result: the source's with what quantizing changes.
+Json quantized_config(const Json& source, const QuantizationPlan& plan);
 
 /// Throws Error(bad_input) when the checkpoint is quantized already or nothing is selected.
 QuantizationPlan plan_quantization(const Checkpoint& source, const ModuleQuantizer& quantizer,

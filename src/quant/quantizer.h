@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -12,6 +13,7 @@
 #include "base/thread_pool.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/writer.h"
+#include "quant/select_modules.h"
 #include "tensor/view.h"
 
 namespace nibble {
@@ -36,6 +38,10 @@ class ModuleQuantizer {
   /// The tensors that replace `module`.weight, in the order in which quantize() gives them.
   virtual std::vector<TensorPlan> outputs(const std::string& module, const Shape& weight, DType dtype) const = 0;
 
+  /// The same for the values of `weight`, where lengths depend on them.
+  virtual std::vector<TensorPlan> exact_outputs(const std::string& module, const TensorEntry& weight,
+                                                ThreadPool& pool) const;
+
   /// Memory beyond the weight itself while quantize() runs on `threads` threads: its outputs and scratch.
   virtual std::int64_t working_bytes(const Shape& weight, DType dtype, int threads) const = 0;
 
@@ -47,7 +53,10 @@ class ModuleQuantizer {
   virtual void quantize(const std::string& module, const TensorEntry& weight, ThreadPool& pool, const Sink& sink) = 0;
 
   /// Files beside the weights that the format needs, for example {"quanto_qmap.json", "{...}"}.
-  virtual std::vector<std::pair<std::string, std::string>> side_files(std::span<const std::string> modules) const = 0;
+  virtual std::vector<std::pair<std::string, std::string>> side_files(std::span<const std::string> modules) const;
+
+  /// config.json's quantization_config, for formats that have one there.
+  virtual std::optional<Json> quantization_config(const SelectionResult& selected) const;
 
   /// Decodes what was stored for `module` and compares it with its floats; Error(runtime) when a value is further away
   /// than the method allows, Error(bad_input) when `written` cannot be read.

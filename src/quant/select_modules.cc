@@ -89,8 +89,12 @@ const TensorEntry* tied_embedding(const Checkpoint& checkpoint) {
   return nullptr;
 }
 
+/// Whether the output head is wanted unless a pattern says so.
+bool wants_head(const ModuleSelection& selection) { return selection.lm_head || selection.skip.has_value(); }
+
 /// Every module that patterns may choose from.
-std::vector<SelectedModule> candidates(const Checkpoint& checkpoint, std::vector<std::string>& notes) {
+std::vector<SelectedModule> candidates(const Checkpoint& checkpoint, const ModuleSelection& selection,
+                                       SelectionResult& result) {
   std::vector<SelectedModule> all;
   std::size_t transposed = 0;
   for (const TensorEntry& entry : checkpoint.tensors()) {
@@ -98,14 +102,20 @@ std::vector<SelectedModule> candidates(const Checkpoint& checkpoint, std::vector
     if (name.size() <= kWeight.size() || name.substr(name.size() - kWeight.size()) != kWeight) continue;
     const std::string module(name.substr(0, name.size() - kWeight.size()));
     if (!is_quantizable(entry.view) || is_embedding(module)) continue;
+    if (selection.matrices_only && entry.view.rank() != 2) continue;
+    if (selection.only && !selection.only->contains(module)) continue;
     if (is_transposed(checkpoint.config(), module)) {
       ++transposed;
+      result.kept.push_back(module);
       continue;
     }
     all.push_back({module, &entry, false});
   }
-  if (const TensorEntry* embedding = tied_embedding(checkpoint)) all.push_back({"lm_head", embedding, true});
-  if (transposed > 0) notes.push_back(cat(transposed, " Conv1D weights of this family are not linear modules: kept"));
+  const TensorEntry* embedding = tied_embedding(checkpoint);
+  if (embedding != nullptr && !(selection.only && !selection.only->contains("lm_head")))
+    all.push_back({"lm_head", embedding, true});
+  if (transposed > 0)
+    result.notes.push_back(cat(transposed, " Conv1D weights of this family are not linear modules: kept"));
   std::sort(all.begin(), all.end(),
             [](const SelectedModule& a, const SelectedModule& b) { return natural_less(a.name, b.name); });
   return all;
@@ -129,15 +139,20 @@ bool matches_pattern(const std::string& name, const std::string& pattern) {
 
 SelectionResult select_modules(const Checkpoint& checkpoint, const ModuleSelection& selection) {
   SelectionResult result;
-  const std::vector<SelectedModule> all = candidates(checkpoint, result.notes);
+  const std::vector<SelectedModule> all = candidates(checkpoint, selection, result);
   check_patterns(all, selection.include, "include");
   check_patterns(all, selection.exclude, "exclude");
   for (const SelectedModule& module : all) {
-    if (matches_any(module.name, selection.exclude)) continue;
+    const bool excluded =
+        matches_any(module.name, selection.exclude) || (selection.skip && selection.skip->matches(module.name));
     const bool included = !selection.include.empty() && matches_any(module.name, selection.include);
     const bool wanted =
-        is_output_head(module.name) ? included || selection.lm_head : included || selection.include.empty();
-    if (wanted) result.modules.push_back(module);
+        is_output_head(module.name) ? included || wants_head(selection) : included || selection.include.empty();
+    if (wanted && !excluded) {
+      result.modules.push_back(module);
+    } else {
+      result.kept.push_back(module.name);
+    }
   }
   if (result.modules.empty()) {
     throw bad_input(checkpoint.folder().string(), ": no linear module to quantize (", all.size(),

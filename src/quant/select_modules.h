@@ -1,10 +1,13 @@
 // Which weights of a checkpoint are those of linear (and convolution) modules, from names and shapes alone, so that any
 // model can be quantized, known to nibble or not.
 #pragma once
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
+#include "quant/common/name_patterns.h"
 
 namespace nibble {
 
@@ -12,6 +15,11 @@ struct ModuleSelection {
   std::vector<std::string> include;  ///< fnmatch patterns on module names; when given, one must match
   std::vector<std::string> exclude;  ///< fnmatch patterns; none may match
   bool lm_head = false;              ///< also the output head, which stays in floats unless a pattern includes it
+  bool matrices_only = false;        ///< formats without convolutions: 4-D weights are no candidates
+  /// Methods that work on some modules only (linears of blocks): no others are candidates.
+  std::optional<std::set<std::string>> only;
+  /// Transformers' list of modules that stay in floats: it also decides on the output head.
+  std::optional<quant::NamePatterns> skip;
 };
 
 struct SelectedModule {
@@ -22,6 +30,7 @@ struct SelectedModule {
 
 struct SelectionResult {
   std::vector<SelectedModule> modules;  ///< in natural order of names (layers.2 before layers.10)
+  std::vector<std::string> kept;        ///< linear modules that stay in floats, in the same order
   std::vector<std::string> notes;       ///< why modules that might be expected are not there
 };
 

@@ -9,7 +9,10 @@
 namespace nibble {
 
 CachedModel::CachedModel(const nn::KvShape& shape, ModelInfo info, const ModelOptions& options)
-    : cache_(shape), info_(std::move(info)), chunk_(std::max<std::int64_t>(options.prefill_chunk, 1)) {}
+    : cache_(shape), info_(std::move(info)), chunk_(std::max<std::int64_t>(options.prefill_chunk, 1)) {
+  info_.kv_page_rows = cache_.shape().page_rows;
+  info_.kv_page_bytes = cache_.page_bytes();
+}
 
 void CachedModel::forward(std::span<const BatchItem> items, std::vector<float>& logits, Exec& exec) {
   validate(items);

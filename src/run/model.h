@@ -35,6 +35,8 @@ struct ModelInfo {
   std::int64_t context_length = 0;  ///< 0: no limit known
   std::int64_t parameters = 0;      ///< elements of all weights
   std::int64_t weight_bytes = 0;    ///< bytes of all weights as they lie in memory, shared ones once
+  std::int64_t kv_page_rows = 0;    ///< the KV cache grows by this many positions ...
+  std::int64_t kv_page_bytes = 0;   ///< ... and this many bytes
 };
 
 /// One sequence's new tokens in a batch.

@@ -36,10 +36,26 @@ void check_number(const Json& map, const char* key, const std::string& where, co
   if (value == nullptr) return;
   const std::int64_t stated = value->integer(cat(where, ": ", key));
   const Json* real = checkpoint.config().get(key);
+  // Without grouped heads, config.json may leave their number out.
+  if (real == nullptr && std::string_view(key) == "num_key_value_heads") {
+    real = checkpoint.config().get("num_attention_heads");
+  }
   if (real == nullptr || !real->is_integer()) return;
   if (real->integer(key) != stated) {
     throw bad_input(where, ": ", key, " is ", stated, ", but the model's is ", real->integer(key));
   }
+}
+
+/// BLOOM and MPT have linear biases instead of positions, Falcon when its config says so.
+void check_alibi(const Json& map, const std::string& where, const Checkpoint& checkpoint) {
+  const Json* stated = map.get("use_alibi");
+  if (stated == nullptr || !stated->boolean(where + ": use_alibi")) return;
+  const Json& config = checkpoint.config();
+  const Json* type = config.get("model_type");
+  const Json* flag = config.get("alibi");
+  const bool always = type != nullptr && (*type == Json("bloom") || *type == Json("mpt"));
+  if (!always && !(flag != nullptr && *flag == Json(true)))
+    throw bad_input(where, ": use_alibi is true, but the model has no linear biases");
 }
 
 }  // namespace
@@ -56,7 +72,7 @@ void check_fusing(const QuantConfig& files, const Checkpoint& checkpoint) {
   if (!map) return;
   map->value->object(map->where);
   check_names(*map->value, map->where, checkpoint);
-  if (const Json* alibi = map->value->get("use_alibi")) alibi->boolean(map->where + ": use_alibi");
+  check_alibi(*map->value, map->where, checkpoint);
   for (const char* key : {"hidden_size", "num_attention_heads", "num_key_value_heads"}) {
     check_number(*map->value, key, map->where, checkpoint);
   }

@@ -54,6 +54,28 @@ std::optional<quant::NamePatterns> read_skips(const Fields& fields) {
   return quant::NamePatterns(std::move(patterns), where);
 }
 
+/// The last part of a module's name is that of an output head, which the default rule leaves alone.
+bool is_head(std::string_view module) {
+  const std::size_t dot = module.rfind('.');
+  const std::string_view last = dot == std::string_view::npos ? module : module.substr(dot + 1);
+  return last == "lm_head" || last == "embed_out";
+}
+
+Json skip_list(const Config& config, const SelectionResult& selected) {
+  const auto head = [](const std::string& name) { return is_head(name); };
+  const bool head_quantized = std::any_of(selected.modules.begin(), selected.modules.end(),
+                                          [](const SelectedModule& module) { return is_head(module.name); });
+  if (!config.skip && !head_quantized && std::all_of(selected.kept.begin(), selected.kept.end(), head)) return {};
+  Json::Array list;
+  if (config.skip) {
+    for (const std::string& pattern : config.skip->texts()) list.emplace_back(pattern);
+  }
+  for (const std::string& module : selected.kept) {
+    if (!config.skip || !config.skip->matches(module)) list.emplace_back(module);
+  }
+  return list;
+}
+
 }  // namespace
 
 const Json* find_config(const Checkpoint& checkpoint) {
@@ -99,6 +121,23 @@ Config parse_config(const Json& json, const std::string& where) {
   config.has_fp16_weight = fields.flag("llm_int8_has_fp16_weight");
   config.skip = read_skips(fields);
   return config;
+}
+
+Json config_json(const Config& config, const SelectionResult& selected) {
+  const auto text = [](DType dtype) { return Json(torch_name(dtype)); };
+  return Json::Object{{"_load_in_4bit", config.load_in_4bit},
+                      {"_load_in_8bit", config.load_in_8bit},
+                      {"bnb_4bit_compute_dtype", text(config.compute_dtype)},
+                      {"bnb_4bit_quant_storage", text(config.quant_storage)},
+                      {"bnb_4bit_quant_type", config.quant_type.value_or("fp4")},
+                      {"bnb_4bit_use_double_quant", config.double_quant},
+                      {"llm_int8_enable_fp32_cpu_offload", config.cpu_offload},
+                      {"llm_int8_has_fp16_weight", config.has_fp16_weight},
+                      {"llm_int8_skip_modules", skip_list(config, selected)},
+                      {"llm_int8_threshold", static_cast<double>(config.int8_threshold)},
+                      {"load_in_4bit", config.load_in_4bit},
+                      {"load_in_8bit", config.load_in_8bit},
+                      {"quant_method", "bitsandbytes"}};
 }
 
 bool skips(const Config& config, const SkipFacts& facts, std::string_view module) {

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "checkpoint/checkpoint.h"
 #include "quant/common/name_patterns.h"
+#include "quant/select_modules.h"
 
 namespace nibble::bnb {
 
@@ -33,6 +34,11 @@ bool has_any_config(const Checkpoint& checkpoint);
 
 /// Checks types and ranges; `where` (the file) begins messages.
 Config parse_config(const Json& json, const std::string& where);
+
+/// The keys that Transformers writes, in its order, for a model whose modules are quantized as `selected` says.
+/// llm_int8_skip_modules is null where the default rule gives the same choice, else the list of the config or of what
+/// stays in floats.
+Json config_json(const Config& config, const SelectionResult& selected);
 
 /// What the default skip rule asks of a model.
 struct SkipFacts {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <system_error>
 
 #include "base/error.h"
 
@@ -33,10 +32,8 @@ std::string lower_case(std::string_view text) {
 
 QuantConfig::QuantConfig(const Checkpoint& checkpoint) {
   for (const char* name : {"quantize_config.json", "quant_config.json"}) {
-    const std::filesystem::path file = checkpoint.folder() / name;
-    std::error_code failed;
-    if (!std::filesystem::is_regular_file(file, failed)) continue;
-    sources_.push_back({file.string(), Json::read(file, kMaxBytes)});
+    std::optional<Json> json = checkpoint.json_file(name, kMaxBytes);
+    if (json) sources_.push_back({(checkpoint.folder() / name).string(), *std::move(json)});
   }
   if (const Json* declared = checkpoint.config().get("quantization_config")) {
     sources_.push_back({(checkpoint.folder() / "config.json").string() + ": quantization_config", *declared});

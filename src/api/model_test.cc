@@ -1,0 +1,259 @@
+// from_pretrained's options: configs for quantized checkpoints, device maps, memory bounds, dtypes.
+#include <gtest/gtest.h>
+
+#include "base/json.h"
+#include "checkpoint/checkpoint.h"
+#include "nibble/nibble.h"
+#include "support/edited_checkpoint.h"
+#include "support/test_support.h"
+
+namespace nibble {
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::string kAwq = test::data("awq/gm_gemm_g128").string();
+const std::string kGptq = test::data("gptq/ag_b3_g64_sym_desc").string();
+const std::string kNf4 = test::data("bnb/ckpt/bnb_nf4_bf16").string();
+const std::string kLlama = test::data("models/llama").string();
+const TokenIds kIds{1, 5, 17};
+
+PreTrainedModel load(const std::string& model, PretrainedOptions options = {}) {
+  options.threads = 1;
+  return AutoModelForCausalLM::from_pretrained(model, options);
+}
+
+/// The message of the Error(bad_input) that `f` throws; empty when it throws none.
+template <class F>
+std::string error_of(F&& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::bad_input) << error.what();
+    return error.what();
+  }
+  return {};
+}
+
+std::string load_error(const std::string& model, const PretrainedOptions& options) {
+  return error_of([&] { load(model, options); });
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+Json saved_config(const PreTrainedModel& model) {
+  const test::TempDir dir;
+  model.save_pretrained((dir / "saved").string());
+  return *Json::read(dir / "saved/config.json").find("quantization_config");
+}
+
+AwqConfig fused() {
+  return {.fuse_max_seq_len = 512,
+          .modules_to_fuse = FusedModules{.attention = {"q_proj", "k_proj", "v_proj", "o_proj"},
+                                          .layernorm = {"input_layernorm", "post_attention_layernorm", "norm"},
+                                          .mlp = {"gate_proj", "up_proj", "down_proj"},
+                                          .num_attention_heads = 8,
+                                          .num_key_value_heads = 4,
+                                          .hidden_size = 256}};
+}
+
+TEST(Config, FusingMapThatFitsChangesNothing) {
+  PreTrainedModel plain = load(kAwq);
+  PreTrainedModel model = load(kAwq, {.quantization_config = fused()});
+  EXPECT_EQ(model.logits(kIds), plain.logits(kIds));
+  const Json config = saved_config(model);
+  EXPECT_TRUE(config.find("do_fuse")->boolean("do_fuse"));
+  EXPECT_EQ(config.find("fuse_max_seq_len")->integer("fuse_max_seq_len"), 512);
+}
+
+TEST(Config, FusingMapThatDoesNotFitIsRefused) {
+  const auto refused = [](void (*edit)(AwqConfig&)) {
+    AwqConfig config = fused();
+    edit(config);
+    return load_error(kAwq, {.quantization_config = config});
+  };
+  EXPECT_TRUE(contains(refused([](AwqConfig& c) { c.modules_to_fuse->layernorm = {"ln1"}; }), "no module \"ln1\""));
+  EXPECT_TRUE(contains(refused([](AwqConfig& c) { c.modules_to_fuse->num_attention_heads = 56; }),
+                       "num_attention_heads is 56, but the model's is 8"));
+  EXPECT_TRUE(contains(refused([](AwqConfig& c) { c.modules_to_fuse->num_key_value_heads = 8; }),
+                       "num_key_value_heads is 8, but the model's is 4"));
+  EXPECT_TRUE(contains(refused([](AwqConfig& c) { c.modules_to_fuse->hidden_size = 7168; }), "hidden_size is 7168"));
+  EXPECT_TRUE(contains(refused([](AwqConfig& c) { c.modules_to_fuse->mlp = {"up_proj"}; }), "mlp: 1"));
+  EXPECT_TRUE(contains(refused([](AwqConfig& c) { c.fuse_max_seq_len.reset(); }), "needs fuse_max_seq_len"));
+  EXPECT_TRUE(contains(refused([](AwqConfig& c) { c.modules_to_fuse->use_alibi = true; }), "use_alibi"));
+}
+
+TEST(Config, ExllamaIsAcceptedAndNotesWhatIsIgnored) {
+  PreTrainedModel awq = load(kAwq, {.quantization_config = AwqConfig{.group_size = 64, .version = "exllama"}});
+  EXPECT_EQ(saved_config(awq).find("version")->string("version"), "exllama");
+  ASSERT_EQ(awq.notes().size(), 1U);
+  EXPECT_EQ(awq.notes()[0], "AwqConfig.group_size: 64 is ignored; the checkpoint is quantized already");
+}
+
+TEST(Config, GptqSwitchesReachTheSavedFiles) {
+  const PreTrainedModel model = load(
+      kGptq, {.quantization_config = GPTQConfig{.use_exllama = false, .exllama_config = ExllamaConfig{.version = 2}}});
+  ASSERT_EQ(model.notes().size(), 0U);
+  const test::TempDir dir;
+  model.save_pretrained((dir / "saved").string());
+  const Json config = *Json::read(dir / "saved/config.json").find("quantization_config");
+  EXPECT_FALSE(config.find("use_exllama")->boolean("use_exllama"));
+  EXPECT_EQ(config.find("exllama_config")->find("version")->integer("version"), 2);
+  EXPECT_EQ(config.find("bits")->integer("bits"), 3) << "the rest is the file's";
+  EXPECT_EQ(load((dir / "saved").string()).logits(kIds), load(kGptq).logits(kIds));
+}
+
+TEST(Config, AKeyThatTwoFilesHaveIsChangedInBoth) {
+  const test::TempDir dir;
+  fs::copy(kGptq, dir / "model");
+  Json config = Json::read(dir / "model/quantize_config.json");
+  config.set("use_exllama", true);
+  fs::remove(dir / "model/quantize_config.json");
+  test::write_text(dir / "model/quantize_config.json", config.dump(2));
+  const PreTrainedModel model =
+      load((dir / "model").string(), {.quantization_config = GPTQConfig{.use_exllama = false}});
+  model.save_pretrained((dir / "saved").string());
+  EXPECT_FALSE(Json::read(dir / "saved/quantize_config.json").find("use_exllama")->boolean("use_exllama"));
+  load((dir / "saved").string());
+}
+
+TEST(Config, BitsAndBytesLoadingAttributes) {
+  const PreTrainedModel model = load(
+      kNf4, {.quantization_config = BitsAndBytesConfig{.llm_int8_threshold = 10, .bnb_4bit_compute_dtype = "float32"}});
+  const Json config = saved_config(model);
+  EXPECT_EQ(config.find("llm_int8_threshold")->number("threshold"), 10);
+  EXPECT_EQ(config.find("bnb_4bit_compute_dtype")->string("compute"), "float32");
+}
+
+TEST(Config, TheComputeDtypeIsTheArithmetic) {
+  const auto logits = [](const char* compute) {
+    return load(kNf4, {.quantization_config = BitsAndBytesConfig{.bnb_4bit_compute_dtype = compute}}).logits(kIds);
+  };
+  EXPECT_EQ(logits("float32"), load(kNf4, {.torch_dtype = "float32"}).logits(kIds));
+  EXPECT_NE(logits("float32"), logits("bfloat16"));
+}
+
+TEST(Config, ContradictionsAreRefused) {
+  EXPECT_TRUE(contains(load_error(kGptq, {.quantization_config = AwqConfig{}}),
+                       "quantized with gptq, but the config is of class AwqConfig"));
+  EXPECT_TRUE(contains(load_error(kNf4, {.load_in_8bit = true}), "4 bits, but load_in_8bit"));
+  EXPECT_TRUE(contains(load_error(kNf4, {.load_in_8bit = true, .load_in_4bit = true}), "one at a time"));
+  EXPECT_TRUE(contains(load_error(kNf4, {.quantization_config = BitsAndBytesConfig{}, .load_in_4bit = true}),
+                       "beside quantization_config"));
+  EXPECT_TRUE(contains(load_error(kLlama, {.quantization_config = AwqConfig{}}), "is not quantized"));
+  EXPECT_TRUE(contains(load_error(kLlama, {.quantization_config = AqlmConfig{}}), "is not quantized"));
+}
+
+TEST(Config, FieldsAreChecked) {
+  EXPECT_TRUE(contains(load_error(kGptq, {.quantization_config = GPTQConfig{.bits = 5}}), "GPTQConfig: bits: 5"));
+  EXPECT_TRUE(contains(load_error(kGptq, {.quantization_config = GPTQConfig{.group_size = 0}}), "group_size: 0"));
+  EXPECT_TRUE(contains(load_error(kGptq, {.quantization_config = GPTQConfig{.damp_percent = 1}}), "damp_percent: 1"));
+  EXPECT_TRUE(contains(load_error(kGptq, {.quantization_config = GPTQConfig{.exllama_config = ExllamaConfig{3}}}),
+                       "exllama_config: version: 3"));
+  EXPECT_TRUE(contains(load_error(kAwq, {.quantization_config = AwqConfig{.bits = 3}}), "AwqConfig: bits: 3"));
+  EXPECT_TRUE(contains(load_error(kAwq, {.quantization_config = AwqConfig{.version = "warp"}}), "version: warp"));
+  EXPECT_TRUE(contains(load_error(kNf4, {.quantization_config = BitsAndBytesConfig{.llm_int8_threshold = -1}}),
+                       "llm_int8_threshold: -1"));
+  EXPECT_TRUE(contains(load_error(kNf4, {.quantization_config = BitsAndBytesConfig{.bnb_4bit_compute_dtype = "int8"}}),
+                       "bnb_4bit_compute_dtype: int8"));
+}
+
+TEST(DeviceMap, NamesAreThoseOfTheModel) {
+  const DeviceMap good{{"model.embed_tokens", 0}, {"model.layers", 0}, {"model.norm", 0}, {"lm_head", "cpu"}};
+  EXPECT_EQ(load(kLlama, {.device_map = good}).logits(kIds), load(kLlama).logits(kIds));
+  EXPECT_TRUE(contains(load_error(kLlama, {.device_map = {{"", 0}, {"transformer.h", 0}}}), "no module transformer.h"));
+  EXPECT_TRUE(contains(load_error(kLlama, {.device_map = {{"model.layers", 0}, {"lm_head", 0}, {"model.norm", 0}}}),
+                       "no entry gives a device to model.embed_tokens"));
+  EXPECT_TRUE(contains(load_error(kLlama, {.device_map = {{"", "cuda:0"}}}), "no device cuda:0"));
+  EXPECT_TRUE(contains(load_error(kLlama, {.device_map = "cuda:0"}), "no device cuda:0"));
+  load(kLlama, {.device_map = 0});
+  load(kLlama, {.device_map = {{"", 0}}});
+}
+
+TEST(DeviceMap, PrefixesOfBaseModelsAreFound) {
+  const std::string bare = test::data("models/opt-bare").string();
+  load(bare, {.device_map = {{"model.decoder.embed_tokens", 0},
+                             {"decoder.embed_positions", 0},
+                             {"model.decoder.layers", 0},
+                             {"lm_head", "cpu"}}});
+  EXPECT_TRUE(contains(load_error(bare, {.device_map = {{"model.decoder.embed_tokens", 0}, {"lm_head", "cpu"}}}),
+                       "no entry gives a device to model.decoder.embed_positions"));
+  load(bare, {.device_map = {{"model", 0}, {"lm_head", 0}}});
+}
+
+TEST(Device, ToMovesNothing) {
+  PreTrainedModel model = load(kLlama).to(0);
+  model.to("cpu").to(0);
+  EXPECT_EQ(model.device(), "cpu");
+  EXPECT_TRUE(contains(error_of([&] { model.to("cuda"); }), "no device cuda"));
+  EXPECT_TRUE(contains(error_of([&] { model.to("ref"); }), "is on cpu"));
+}
+
+TEST(MaxMemory, BoundsWeightsAndCache) {
+  const std::int64_t weights = load(kLlama).get_memory_footprint();
+  const auto with = [&](std::int64_t bytes) {
+    return load(kLlama, {.max_memory = {{0, std::to_string(bytes)}, {"cpu", "1"}}});
+  };
+  EXPECT_TRUE(contains(error_of([&] { with(weights - 2); }), "the weights take " + std::to_string(weights)));
+  PreTrainedModel tight = with(weights);
+  EXPECT_TRUE(contains(error_of([&] { tight.generate(kIds, {.max_new_tokens = 5}); }), "the KV cache of 8 positions"));
+  EXPECT_TRUE(contains(error_of([&] { tight.logits(kIds); }), "the KV cache of 3 positions"));
+  with(weights + (1 << 20)).generate(kIds, {.max_new_tokens = 5});
+  EXPECT_TRUE(contains(load_error(kLlama, {.max_memory = {{"cpu", "much"}}}), "max_memory: \"much\" is not a size"));
+  EXPECT_TRUE(contains(load_error(kLlama, {.max_memory = {{"gpu", "1GB"}}}), "max_memory: there is no device gpu"));
+}
+
+TEST(TorchDtype, IsThatOfTheOtherModules) {
+  const PreTrainedModel stored = load(kAwq);
+  EXPECT_EQ(stored.dtype_of("model.norm.weight"), "float16");
+  const PreTrainedModel wide = load(kAwq, {.torch_dtype = "float32"});
+  EXPECT_EQ(wide.dtype_of("model.norm.weight"), "float32");
+  EXPECT_EQ(wide.dtype_of("model.layers.-1.post_attention_layernorm.weight"), "float32");
+  EXPECT_EQ(wide.dtype_of("model.layers.0.self_attn.q_proj.qweight"), "int32");
+  EXPECT_EQ(wide.dtype_of("model.layers.0.self_attn.q_proj.scales"), "float16");
+  EXPECT_EQ(wide.get_memory_footprint(), stored.get_memory_footprint());
+  EXPECT_TRUE(contains(error_of([&] { return wide.dtype_of("model.layers.-3.input_layernorm.weight"); }), "no tensor"));
+}
+
+TEST(TorchDtype, RoundsWhatIsNotQuantized) {
+  const auto source = Checkpoint::open(kLlama);
+  test::EditedCheckpoint by_hand(*source);
+  for (auto& [name, tensor] : by_hand.tensors) {
+    Tensor half(tensor.shape(), DType::f16);
+    for (std::int64_t i = 0; i < half.count(); ++i) store_from_f32(DType::f16, half.data(), i, tensor.view().at(i));
+    tensor = half;
+  }
+  const test::TempDir dir;
+  by_hand.write(dir / "half");
+  PreTrainedModel model = load(kLlama, {.torch_dtype = "float16"});
+  EXPECT_EQ(model.dtype_of("model.norm.weight"), "float16");
+  EXPECT_EQ(model.logits(kIds), load((dir / "half").string(), {.torch_dtype = "float16"}).logits(kIds));
+}
+
+TEST(DtypeOf, ATiedHeadIsTheEmbedding) {
+  const PreTrainedModel model = load(test::data("models/opt-v4-350m").string());
+  EXPECT_EQ(model.dtype_of("lm_head.weight"), model.dtype_of("model.decoder.embed_tokens.weight"));
+  EXPECT_EQ(model.dtype_of("decoder.layers.-1.final_layer_norm.weight"),
+            model.dtype_of("model.decoder.layers.-1.final_layer_norm.weight"));
+}
+
+TEST(AttnImplementation, IsAcceptedByName) {
+  PreTrainedModel model = load(kLlama, {.attn_implementation = "flash_attention_2"});
+  EXPECT_EQ(model.notes().size(), 1U);
+  EXPECT_TRUE(contains(load_error(kLlama, {.attn_implementation = "magic"}), "attn_implementation: magic is none of"));
+}
+
+TEST(Generate, MaxLengthCountsThePrompt) {
+  PreTrainedModel model = load(kLlama);
+  EXPECT_EQ(model.generate(kIds, {.max_length = 10, .do_sample = false}).size(), 10U);
+  EXPECT_EQ(model.generate(kIds, {.max_new_tokens = 2, .max_length = 10, .do_sample = false}).size(), 5U);
+  EXPECT_TRUE(contains(error_of([&] { model.generate(kIds, {.max_length = 3}); }), "max_length is 3"));
+}
+
+TEST(PushToHub, SaysWhatToDoInstead) {
+  EXPECT_EQ(error_of([] { load(kLlama).push_to_hub("me/it"); }),
+            "push_to_hub: nibble has no network: save_pretrained(\"me/it\"), then run: hf upload me/it me/it");
+}
+
+}  // namespace
+}  // namespace nibble

@@ -1,0 +1,112 @@
+#include "calib/block_runner.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace nibble {
+namespace {
+
+/// Carries activations in and out of a decoder: the blocks below stand before and after the one that is run. Everything
+/// else of a pass (positions, masks) is thus the decoder's own, whatever its family.
+class Carrier final : public Tap {
+ public:
+  Carrier(Tap* inner, const float* in, float* out) : inner_(inner), in_(in), out_(out) {}
+
+  void linear_input(std::string_view module, const float* x, std::int64_t m, std::int64_t k) override {
+    if (inner_ != nullptr) inner_->linear_input(module, x, m, k);
+  }
+  void linear_output(std::string_view module, const float* y, std::int64_t m, std::int64_t n) override {
+    if (inner_ != nullptr) inner_->linear_output(module, y, m, n);
+  }
+  void static_scales(std::string_view module, StaticScales& scales) override {
+    if (inner_ != nullptr) inner_->static_scales(module, scales);
+  }
+
+  void put(float* x, std::int64_t count) const { std::copy_n(in_, count, x); }
+  void take(const float* x, std::int64_t count) const { std::copy_n(x, count, out_); }
+
+ private:
+  Tap* inner_;
+  const float* in_;
+  float* out_;
+};
+
+const Carrier& carrier_of(const Exec& exec) {
+  const auto* carrier = dynamic_cast<const Carrier*>(exec.tap);
+  check(carrier != nullptr, "block_runner: another tap");
+  return *carrier;
+}
+
+void put_block(const nn::Block& block, float* x, const nn::Pass& pass, Exec& exec) {
+  carrier_of(exec).put(x, pass.rows * block.attention_norm.size);
+}
+void take_block(const nn::Block& block, float* x, const nn::Pass& pass, Exec& exec) {
+  carrier_of(exec).take(x, pass.rows * block.attention_norm.size);
+}
+
+nn::Block carrying(nn::BlockForward run, std::int64_t width) {
+  nn::Block block;
+  block.run = run;
+  block.attention_norm.size = width;
+  return block;
+}
+
+nn::KvShape one_layer(const models::ModelConfig& config) {
+  nn::KvShape shape;
+  shape.layers = 1;
+  shape.kv_heads = config.num_kv_heads;
+  shape.head_dim = config.head_dim;
+  return shape;
+}
+
+}  // namespace
+
+BlockRunner::BlockRunner(const models::Decoder& decoder, std::vector<std::vector<std::int32_t>> sequences, Exec& exec)
+    : decoder_(decoder), sequences_(std::move(sequences)), exec_(exec), hidden_(decoder.config.hidden_size) {
+  for (const auto& ids : sequences_) {
+    for (const std::int32_t id : ids) {
+      if (id < 0 || id >= decoder.config.vocab_size) {
+        throw bad_input("calibration data: token id ", id, " is outside the model's vocabulary of ",
+                        decoder.config.vocab_size);
+      }
+    }
+    first_.push_back(tokens_);
+    tokens_ += static_cast<std::int64_t>(ids.size());
+  }
+  activations_.resize(static_cast<std::size_t>(tokens_ * hidden_));
+  models::Decoder embedding = decoder;
+  embedding.blocks = {carrying(&take_block, hidden_)};
+  for (std::size_t s = 0; s < sequences_.size(); ++s)
+    pass(embedding, static_cast<std::int64_t>(s), nullptr, false, true);
+}
+
+void BlockRunner::run(std::int64_t index, const Run& options) {
+  models::Decoder one = decoder_;
+  one.blocks = {carrying(&put_block, hidden_), decoder_.blocks.at(static_cast<std::size_t>(index))};
+  one.blocks.back().attention.layer = 0;  // of a cache that has this layer only
+  if (options.advance) one.blocks.push_back(carrying(&take_block, hidden_));
+  for (std::int64_t s = 0; s < std::min(sequences(), options.most); ++s) {
+    if (options.on_sequence) options.on_sequence(s);
+    pass(one, s, options.tap, true, options.advance);
+  }
+}
+
+void BlockRunner::pass(const models::Decoder& decoder, std::int64_t sequence, Tap* tap, bool inject, bool capture) {
+  const std::vector<std::int32_t>& ids = sequences_[static_cast<std::size_t>(sequence)];
+  if (ids.empty()) return;
+  float* const rows = activations_.data() + first_[static_cast<std::size_t>(sequence)] * hidden_;
+  Carrier carrier(tap, inject ? rows : nullptr, capture ? rows : nullptr);
+  nn::KvCache cache(one_layer(decoder.config));
+  models::PassItem item;
+  item.sequence = cache.open();
+  item.ids = ids;
+  item.length = static_cast<std::int64_t>(ids.size());
+  item.logits = 0;
+  if (!cache.reserve(item.sequence, item.length)) throw runtime_failure("no memory for keys and values");
+  Exec exec = exec_;
+  exec.tap = &carrier;
+  decoder.forward({&item, 1}, cache, nullptr, exec);
+}
+
+}  // namespace nibble

@@ -1,0 +1,47 @@
+// Runs a decoder block by block over calibration sequences: the activations between two blocks are kept, so that a
+// block can be run again and again while its weights change.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <span>
+#include <vector>
+
+#include "models/decoder.h"
+
+namespace nibble {
+
+class BlockRunner {
+ public:
+  /// Embeds the sequences (ids inside the vocabulary: Error(bad_input) else). `decoder` must outlive the object; its
+  /// blocks may change. Memory: 4 bytes per token and hidden channel.
+  BlockRunner(const models::Decoder& decoder, std::vector<std::vector<std::int32_t>> sequences, Exec& exec);
+
+  std::int64_t tokens() const { return tokens_; }
+  std::int64_t hidden() const { return hidden_; }
+  /// What goes into the block that comes next, [tokens, hidden], sequence by sequence.
+  std::span<const float> activations() const { return activations_; }
+
+  /// Runs block number `index` over all sequences, or the first `most`. `tap` (may be null) sees its linears. With
+  /// `advance` its outputs replace the activations. `on_sequence` (may be empty) is called before each with its number.
+  struct Run {
+    Tap* tap = nullptr;
+    bool advance = false;
+    std::int64_t most = std::numeric_limits<std::int64_t>::max();
+    std::function<void(std::int64_t)> on_sequence;
+  };
+  void run(std::int64_t index, const Run& options);
+  std::int64_t sequences() const { return static_cast<std::int64_t>(sequences_.size()); }
+
+ private:
+  void pass(const models::Decoder& decoder, std::int64_t sequence, Tap* tap, bool inject, bool capture);
+
+  const models::Decoder& decoder_;
+  std::vector<std::vector<std::int32_t>> sequences_;
+  std::vector<std::int64_t> first_;  ///< first row of each sequence
+  Exec& exec_;
+  std::int64_t tokens_ = 0, hidden_ = 0;
+  std::vector<float> activations_;
+};
+
+}  // namespace nibble

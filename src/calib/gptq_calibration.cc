@@ -1,0 +1,150 @@
+#include "calib/gptq_calibration.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "calib/gram.h"
+
+namespace nibble {
+namespace {
+
+std::vector<nn::Linear*> linears_of(nn::Block& block) {
+  nn::Attention& a = block.attention;
+  std::vector<nn::Linear*> out;
+  for (nn::Linear* linear : {&a.q, &a.k, &a.v, &a.qkv, &a.o, &block.mlp.gate, &block.mlp.up, &block.mlp.down}) {
+    if (!linear->weight.empty()) out.push_back(linear);
+  }
+  return out;
+}
+
+/// Which linears of a block share an input, in the order in which they run.
+class InputOrder final : public Tap {
+ public:
+  void linear_input(std::string_view module, const float* x, std::int64_t, std::int64_t) override {
+    if (x != last_) subsets_.emplace_back();
+    subsets_.back().emplace(module);
+    last_ = x;
+  }
+  void linear_output(std::string_view, const float*, std::int64_t, std::int64_t) override { last_ = nullptr; }
+  std::vector<std::set<std::string, std::less<>>> take() { return std::move(subsets_); }
+
+ private:
+  std::vector<std::set<std::string, std::less<>>> subsets_;
+  const float* last_ = nullptr;
+};
+
+using Names = std::set<std::string, std::less<>>;
+
+class Calibration {
+ public:
+  Calibration(const GptqCalibration& task, gptq::Quantizer& quantizer, Exec& exec, const ProgressCallback& progress)
+      : task_(task),
+        quantizer_(quantizer),
+        exec_(exec),
+        progress_(progress),
+        wanted_(task.modules.begin(), task.modules.end()),
+        weights_(task.source),
+        decoder_(models::build_decoder(weights_, exec)),
+        runner_(decoder_, task.sequences, exec) {}
+
+  void run() {
+    const auto blocks = static_cast<std::int64_t>(decoder_.blocks.size());
+    for (std::int64_t b = 0; b < blocks; ++b) {
+      report(b, "observing");
+      const std::vector<Names> subsets = subsets_of(b);
+      for (const Names& subset : subsets) quantize_subset(b, subset);
+      if (b + 1 < blocks) runner_.run(b, {.advance = true});
+      decoder_.blocks[static_cast<std::size_t>(b)] = {};  // its weights are not needed again
+    }
+  }
+
+ private:
+  void report(std::int64_t block, std::string_view item) const {
+    if (progress_) progress_({"quantizing", item, block, static_cast<std::int64_t>(decoder_.blocks.size())});
+  }
+
+  /// The modules of a block that are quantized together: all, or in true sequence those of one input.
+  std::vector<Names> subsets_of(std::int64_t block) {
+    InputOrder order;
+    runner_.run(block, {.tap = &order, .most = 1});
+    std::vector<Names> subsets = order.take();
+    if (!quantizer_.config().true_sequential) {
+      for (std::size_t i = 1; i < subsets.size(); ++i) subsets[0].merge(subsets[i]);
+      subsets.resize(std::min<std::size_t>(subsets.size(), 1));
+    }
+    for (Names& subset : subsets)
+      std::erase_if(subset, [&](const std::string& name) { return !wanted_.contains(name); });
+    std::erase_if(subsets, [](const Names& subset) { return subset.empty(); });
+    return subsets;
+  }
+
+  void quantize_subset(std::int64_t block, const Names& subset) {
+    StatisticsCollector statistics(subset, exec_);
+    runner_.run(block, {.tap = &statistics});
+    const InputStatistics* previous = nullptr;
+    std::vector<float> gram;
+    for (nn::Linear* linear : linears_of(decoder_.blocks[static_cast<std::size_t>(block)])) {
+      if (!subset.contains(linear->name)) continue;
+      report(block, linear->name);
+      const InputStatistics* input = statistics.find(linear->name);
+      check(input != nullptr && input->tokens > 0, "gptq_calibrate: a linear that never ran");
+      if (input != previous) gram = input->matrix(2.0 / static_cast<double>(input->tokens), exec_.pool);
+      previous = input;
+      quantize(*linear, gram, *input);
+    }
+  }
+
+  void quantize(nn::Linear& linear, const std::vector<float>& gram, const InputStatistics& input) {
+    const std::int64_t rows = linear.outputs(), cols = linear.inputs();
+    const auto finite = [](float v) { return std::isfinite(v); };
+    if (!std::all_of(gram.begin(), gram.end(), finite)) {
+      throw bad_input(linear.name, ": its inputs are not finite for this calibration data");
+    }
+    std::vector<float> weight(static_cast<std::size_t>(rows * cols));
+    decode(linear.weight, 0, rows, weight.data(), exec_);
+    if (!std::all_of(weight.begin(), weight.end(), finite)) {
+      throw bad_input(task_.source->folder().string(), ": tensor ", linear.name,
+                      ".weight: NaN or infinity among its values cannot be quantized");
+    }
+    const GptqResult solved = gptq_quantize(weight, rows, gram, quantizer_.config().options, exec_);
+    gptq::QuantizedModule quantized = gptq::pack(linear.name, rows, cols, solved, quantizer_.config(), exec_);
+    linear.weight = quantized.linear.weight;
+    if (task_.on_module) {
+      task_.on_module(
+          {linear.name, solved.loss / static_cast<double>(input.tokens), solved.damp, solved.dead, solved.rounded});
+    }
+    quantizer_.add(linear.name, std::move(quantized));
+  }
+
+  const GptqCalibration& task_;
+  gptq::Quantizer& quantizer_;
+  Exec& exec_;
+  const ProgressCallback& progress_;
+  Names wanted_;
+  WeightStore weights_;
+  models::Decoder decoder_;
+  BlockRunner runner_;
+};
+
+}  // namespace
+
+std::set<std::string> block_linears(std::shared_ptr<const Checkpoint> source, Exec& exec) {
+  const WeightStore weights(std::move(source));
+  models::Decoder decoder = models::build_decoder(weights, exec);
+  std::set<std::string> names;
+  for (nn::Block& block : decoder.blocks) {
+    for (const nn::Linear* linear : linears_of(block)) names.insert(linear->name);
+  }
+  return names;
+}
+
+void gptq_calibrate(const GptqCalibration& task, gptq::Quantizer& quantizer, Exec& exec,
+                    const ProgressCallback& progress) {
+  Calibration(task, quantizer, exec, progress).run();
+  for (const std::string& module : task.modules) {
+    check(quantizer.modules().contains(module), "gptq_calibrate: a module of no block");
+  }
+}
+
+}  // namespace nibble

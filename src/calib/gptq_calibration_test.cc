@@ -1,0 +1,196 @@
+// GPTQ over a whole model: the statistics, the order of blocks, and checkpoints that are better than rounding.
+#include "calib/gptq_calibration.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "calib/dataset.h"
+#include "calib/gram.h"
+#include "quant/quantize_checkpoint.h"
+#include "run/model.h"
+#include "support/scheme_checks.h"
+#include "support/test_support.h"
+
+namespace nibble {
+namespace {
+
+namespace fs = std::filesystem;
+using Sequences = std::vector<std::vector<std::int32_t>>;
+
+struct Machine {
+  explicit Machine(int threads = 2)
+      : pool(threads), exec{.target = Target::cpu, .pool = pool, .arena = arena, .compute = DType::f32} {}
+  ThreadPool pool;
+  Arena arena;
+  Exec exec;
+};
+
+Sequences sequences_of_demo(std::int64_t count, std::int64_t length) {
+  return read_dataset(test::source("models/demo/calibration_ids.json"), test::source("models/demo"),
+                      {.samples = count, .seqlen = length});
+}
+
+TEST(StatisticsCollector, SumsWhatLinearsSee) {
+  Machine machine;
+  StatisticsCollector collector({"q", "k", "o"}, machine.exec);
+  const float x[] = {1, 2, 3, -4}, z[] = {5, 6};
+  for (int pass = 0; pass < 2; ++pass) {
+    for (const char* name : {"q", "k", "other"}) collector.linear_input(name, x, 2, 2);
+    collector.linear_output("q", x, 2, 2);
+    collector.linear_input("o", z, 1, 2);
+    collector.linear_output("o", z, 1, 2);
+  }
+  const InputStatistics* q = collector.find("q");
+  ASSERT_NE(q, nullptr);
+  EXPECT_EQ(q, collector.find("k")) << "one input, one matrix";
+  EXPECT_EQ(collector.find("other"), nullptr);
+  EXPECT_EQ(q->tokens, 4);
+  EXPECT_EQ(q->matrix(0.5, machine.pool), (std::vector<float>{10, -10, -10, 20}));
+  EXPECT_EQ(q->abs_max, (std::vector<float>{3, 4}));
+  EXPECT_EQ(q->abs_sum, (std::vector<double>{8, 12}));
+  EXPECT_EQ(collector.find("o")->tokens, 2);
+}
+
+/// Block by block gives what the model gives as a whole.
+TEST(BlockRunner, PassesActivationsOn) {
+  Machine machine;
+  const auto source = Checkpoint::open(test::source("models/demo").string());
+  const WeightStore weights(source);
+  const models::Decoder decoder = models::build_decoder(weights, machine.exec);
+  const Sequences sequences = sequences_of_demo(2, 24);
+  BlockRunner runner(decoder, sequences, machine.exec);
+  EXPECT_EQ(runner.tokens(), 48);
+  for (std::int64_t b = 0; b < decoder.config.num_layers; ++b) runner.run(b, {.advance = true});
+  std::vector<float> last(runner.activations().end() - runner.hidden(), runner.activations().end());
+  decoder.final_norm.forward(last.data(), 1, last.data(), machine.exec);
+  std::vector<float> logits(static_cast<std::size_t>(decoder.config.vocab_size)), whole;
+  decoder.head.forward(last.data(), 1, logits.data(), machine.exec);
+  const auto model = Model::load(source, {}, machine.exec);
+  BatchItem item;
+  item.sequence = model->open_sequence();
+  item.ids = sequences[1];
+  model->forward({&item, 1}, whole, machine.exec);
+  EXPECT_LT(test::relative_error(logits, whole), 1e-5);
+  const Sequences wrong{{1, 100000}};
+  EXPECT_THROW(BlockRunner(decoder, wrong, machine.exec), Error);
+}
+
+gptq::QuantizerConfig config_of(int bits, bool desc_act = false, bool sequential = true) {
+  gptq::QuantizerConfig config;
+  config.options.bits = bits;
+  config.options.group = 64;
+  config.options.desc_act = desc_act;
+  config.true_sequential = sequential;
+  return config;
+}
+
+/// Distance of a checkpoint's logits from those of the demo model.
+double distance(const fs::path& folder, const Sequences& sequences, Machine& machine) {
+  const auto logits = [&](const std::string& name) {
+    const auto model = Model::load(Checkpoint::open(name), {}, machine.exec);
+    std::vector<float> all;
+    for (const auto& ids : sequences) {
+      for_each_logits(*model, ids, machine.exec, [&](std::int64_t, std::int64_t rows, const float* values) {
+        all.insert(all.end(), values, values + rows * model->info().vocab_size);
+      });
+    }
+    return all;
+  };
+  const std::vector<float> a = logits(folder.string()), b = logits(test::source("models/demo").string());
+  double squares = 0, norm = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    squares += std::pow(static_cast<double>(a[i]) - static_cast<double>(b[i]), 2);
+    norm += std::pow(static_cast<double>(b[i]), 2);
+  }
+  return std::sqrt(squares / norm);
+}
+
+/// Blocks 0 and 1 of the demo model, quantized and written.
+std::vector<GptqReport> quantize(const gptq::QuantizerConfig& config, const fs::path& out, const Sequences& sequences,
+                                 int threads) {
+  Machine machine(threads);
+  const auto source = Checkpoint::open(test::source("models/demo").string());
+  gptq::Quantizer quantizer(config);
+  ModuleSelection selection;
+  selection.only = block_linears(source, machine.exec);
+  EXPECT_EQ(selection.only->size(), 42U);
+  selection.include = {"model.layers.0.*", "model.layers.1.*"};
+  const QuantizationPlan plan = plan_quantization(*source, quantizer, selection, threads);
+  GptqCalibration task;
+  task.source = source;
+  task.modules = plan.modules;
+  task.sequences = sequences;
+  std::vector<GptqReport> reports;
+  task.on_module = [&](const GptqReport& report) { reports.push_back(report); };
+  gptq_calibrate(task, quantizer, machine.exec);
+  QuantizeOptions options;
+  options.out = out;
+  quantize_checkpoint(*source, plan, quantizer, options, machine.pool);
+  return reports;
+}
+
+TEST(GptqCalibration, IsCloserThanRoundingAndTheSameForAnyThreads) {
+  const test::TempDir temp;
+  const Sequences sequences = sequences_of_demo(8, 64);
+  const std::vector<GptqReport> reports = quantize(config_of(3), temp / "gptq", sequences, 2);
+  EXPECT_EQ(reports.size(), 14U);
+  for (const GptqReport& report : reports) {
+    EXPECT_FALSE(report.rounded) << report.module;
+    EXPECT_EQ(report.damp, 0.01) << report.module;
+    EXPECT_GT(report.loss, 0) << report.module;
+  }
+  quantize(config_of(3), temp / "one", sequences, 1);
+  EXPECT_EQ(test::read_text(temp / "gptq/model.safetensors"), test::read_text(temp / "one/model.safetensors"));
+
+  gptq::QuantizerConfig rounding = config_of(3);
+  rounding.options.damp = 0.999;  // no feedback to speak of: codes are those of rounding
+  quantize(rounding, temp / "rounded", {{1}}, 2);
+  Machine machine;
+  const Sequences held_out = sequences_of_demo(12, 64);
+  const double with = distance(temp / "gptq", {held_out.end() - 2, held_out.end()}, machine);
+  const double without = distance(temp / "rounded", {held_out.end() - 2, held_out.end()}, machine);
+  EXPECT_LT(with, 0.9 * without);
+
+  const WeightStore written(Checkpoint::open((temp / "gptq").string()));
+  ASSERT_NE(written.scheme(), nullptr);
+  EXPECT_EQ(written.scheme()->name, "gptq");
+  EXPECT_EQ(written.reader()->modules().size(), 14U);
+}
+
+TEST(GptqCalibration, ActOrderAndOnePassPerBlock) {
+  const test::TempDir temp;
+  const Sequences sequences = sequences_of_demo(2, 32);
+  gptq::QuantizerConfig config = config_of(4, true, false);
+  config.options.sym = false;
+  quantize(config, temp / "out", sequences, 2);
+  const auto written = Checkpoint::open((temp / "out").string());
+  const Json& json = *written->config().find("quantization_config");
+  EXPECT_EQ(json.find("checkpoint_format")->string("format"), "gptq_v2");
+  EXPECT_TRUE(json.find("desc_act")->boolean("desc_act"));
+  ASSERT_NE(json.find("dynamic"), nullptr) << "four blocks stay in floats";
+  Machine machine;
+  EXPECT_LT(distance(temp / "out", sequences, machine), 0.1);
+}
+
+TEST(CalibrationSequences, BuiltinAndNames) {
+  const fs::path demo = test::source("models/demo");
+  const Sequences a = calibration_sequences("builtin", {}, demo, {.samples = 3, .seqlen = 100});
+  ASSERT_EQ(a.size(), 3U);
+  for (const auto& ids : a) EXPECT_EQ(ids.size(), 100U);
+  EXPECT_NE(a[0], a[1]);
+  EXPECT_EQ(a, calibration_sequences("builtin", {}, demo, {.samples = 3, .seqlen = 100}));
+  try {
+    calibration_sequences("wikitext2", {}, demo, {});
+    ADD_FAILURE() << "nothing was refused";
+  } catch (const Error& error) {
+    EXPECT_TRUE(test::says(error.what(), "--dataset-path"));
+  }
+  const test::TempDir temp;
+  test::write_text(temp / "wiki.train.raw", "Once upon a time there was a small dog.");
+  EXPECT_EQ(calibration_sequences("wikitext2", temp.path(), demo, {.samples = 2, .seqlen = 5}).size(), 2U);
+  EXPECT_THROW(calibration_sequences("ptb", temp.path(), demo, {}), Error);
+}
+
+}  // namespace
+}  // namespace nibble

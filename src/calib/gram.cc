@@ -1,0 +1,92 @@
+#include "calib/gram.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "quant/common/inverse_factor.h"
+
+namespace nibble {
+namespace {
+
+/// Tokens whose products are summed in f32, and rows of the matrix that are computed at once.
+constexpr std::int64_t kTokens = 512, kStrip = 512;
+
+}  // namespace
+
+std::vector<float> InputStatistics::matrix(double factor, ThreadPool& pool) const {
+  std::vector<float> out(gram.size());
+  pool.run(cols, 16, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      for (std::int64_t j = 0; j < cols; ++j) {
+        const std::int64_t at = i >= j ? i * cols + j : j * cols + i;
+        out[static_cast<std::size_t>(i * cols + j)] = static_cast<float>(gram[static_cast<std::size_t>(at)] * factor);
+      }
+    }
+  });
+  return out;
+}
+
+const InputStatistics* StatisticsCollector::find(std::string_view module) const {
+  const auto found = by_module_.find(module);
+  return found == by_module_.end() ? nullptr : found->second;
+}
+
+void StatisticsCollector::linear_input(std::string_view module, const float* x, std::int64_t m, std::int64_t k) {
+  if (modules_.find(module) == modules_.end()) return;
+  const auto known = by_module_.find(module);
+  if (x == last_input_ && last_ != nullptr && last_->cols == k) {
+    // The input of the linear before; the first of them did the sums.
+    if (known == by_module_.end()) by_module_.emplace(module, last_);
+    check(by_module_.find(module)->second == last_, "statistics: linears share an input in one pass only");
+    return;
+  }
+  if (known == by_module_.end()) {
+    InputStatistics& made = *inputs_.emplace_back(std::make_unique<InputStatistics>());
+    made.cols = k;
+    made.gram.resize(static_cast<std::size_t>(k * k));
+    made.abs_sum.resize(static_cast<std::size_t>(k));
+    made.abs_max.resize(static_cast<std::size_t>(k));
+    last_ = by_module_.emplace(module, &made).first->second;
+  } else {
+    last_ = known->second;
+  }
+  last_input_ = x;
+  check(last_->cols == k, "statistics: width of an input");
+  for (std::int64_t at = 0; at < m; at += kTokens) add(*last_, x + at * k, std::min(kTokens, m - at));
+}
+
+void StatisticsCollector::add(InputStatistics& to, const float* x, std::int64_t m) {
+  const std::int64_t k = to.cols;
+  transposed_.resize(static_cast<std::size_t>(k * m));
+  exec_.pool.run(k, 16, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      float* row = transposed_.data() + i * m;
+      double sum = 0;
+      float largest = to.abs_max[static_cast<std::size_t>(i)];
+      for (std::int64_t t = 0; t < m; ++t) {
+        row[t] = x[t * k + i];
+        sum += static_cast<double>(std::fabs(row[t]));
+        largest = std::max(largest, std::fabs(row[t]));
+      }
+      to.abs_sum[static_cast<std::size_t>(i)] += sum;
+      to.abs_max[static_cast<std::size_t>(i)] = largest;
+    }
+  });
+  for (std::int64_t top = 0; top < k; top += kStrip) {
+    const std::int64_t rows = std::min(kStrip, k - top), cols = top + rows;
+    product_.resize(static_cast<std::size_t>(rows * cols));
+    product_transposed({transposed_.data() + top * m, rows, m, transposed_.data(), cols, m, product_.data(), cols},
+                       exec_);
+    exec_.pool.run(rows, 1, [&](std::int64_t begin, std::int64_t end, int) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        double* sums = to.gram.data() + (top + i) * k;
+        const float* from = product_.data() + i * cols;
+        for (std::int64_t j = 0; j <= top + i; ++j) sums[j] += static_cast<double>(from[j]);
+      }
+    });
+  }
+  to.tokens += m;
+}
+
+}  // namespace nibble

@@ -1,0 +1,52 @@
+// Statistics of the inputs of linears while a model runs: what GPTQ, AWQ and others choose codes by. Linears that get
+// the same input (q, k, v; gate, up) share one set.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "device/device.h"
+
+namespace nibble {
+
+/// Of one input [tokens, cols].
+struct InputStatistics {
+  std::int64_t cols = 0;
+  std::int64_t tokens = 0;
+  std::vector<double> gram;     ///< [cols, cols]: X'X; only the lower triangle is kept
+  std::vector<double> abs_sum;  ///< [cols]
+  std::vector<float> abs_max;   ///< [cols]
+
+  /// The whole symmetric matrix times `factor`, in f32.
+  std::vector<float> matrix(double factor, ThreadPool& pool) const;
+};
+
+/// Collects while it is a model's Tap. Products are summed in f32 within a few hundred tokens and in f64 beyond; the
+/// same bits for any number of threads.
+class StatisticsCollector final : public Tap {
+ public:
+  /// `exec`: where products run; may be the model's own.
+  StatisticsCollector(std::set<std::string, std::less<>> modules, Exec& exec)
+      : modules_(std::move(modules)), exec_(exec) {}
+
+  /// nullptr when no input was seen.
+  const InputStatistics* find(std::string_view module) const;
+
+  void linear_input(std::string_view module, const float* x, std::int64_t m, std::int64_t k) override;
+  void linear_output(std::string_view, const float*, std::int64_t, std::int64_t) override { last_input_ = nullptr; }
+
+ private:
+  void add(InputStatistics& to, const float* x, std::int64_t m);
+
+  std::set<std::string, std::less<>> modules_;
+  Exec& exec_;
+  std::vector<std::unique_ptr<InputStatistics>> inputs_;
+  std::map<std::string, InputStatistics*, std::less<>> by_module_;
+  const float* last_input_ = nullptr;  ///< of the linear before, while the same input may come again
+  InputStatistics* last_ = nullptr;
+  std::vector<float> transposed_, product_;
+};
+
+}  // namespace nibble

@@ -1,0 +1,78 @@
+// What the quantize command is told, and the flags of its methods.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/common.h"
+#include "quant/gptq/quantizer.h"
+#include "quant/quantize_checkpoint.h"
+#include "quant/quanto/quantizer.h"
+#include "quant/select_modules.h"
+
+namespace nibble::cli {
+
+/// bitsandbytes: NF4, FP4 and LLM.int8.
+struct BnbFlags {
+  std::int64_t block = 64;
+  bool double_quant = false;
+  std::string quant_storage = "uint8";
+  std::string compute_dtype = "float32";
+  double threshold = 6;
+  std::vector<std::string> skip_modules;
+  // Names that people know from BitsAndBytesConfig
+  bool load_in_4bit = false;
+  bool load_in_8bit = false;
+  std::string quant_type = "fp4";
+};
+
+struct GptqFlags {
+  int bits = 4;
+  bool desc_act = false;
+  bool asym = false;
+  bool static_groups = false;
+  bool true_sequential = true;
+  double damp = 0.01;
+  double mse = 0;
+};
+
+struct QuantizeFlags {
+  std::string model;
+  std::string out;
+  std::string method = "quanto";
+  std::string weights = "int8";
+  std::string activations = "none";
+  std::string optimizer = "auto";
+  std::int64_t group_size = 128;
+  bool zero_point = false;
+  bool exact_shift = false;
+  BnbFlags bnb;
+  GptqFlags gptq;
+  ModuleSelection selection;
+  std::string dataset;
+  std::string dataset_path;
+  std::int64_t samples = 128;
+  std::int64_t seqlen = 512;
+  double momentum = 0.9;
+  std::string max_shard_size = "5GB";
+  bool force = false;
+  bool dry_run = false;
+  bool json = false;
+  ComputeFlags compute;
+};
+
+void add_gptq_flags(CLI::App& command, GptqFlags& flags);
+gptq::QuantizerConfig gptq_config(const QuantizeFlags& flags);
+/// Chooses codes for the plan's modules with the calibration data that the flags name; says on stdout what it did.
+void calibrate_gptq(const QuantizeFlags& flags, const QuantizationPlan& plan, std::shared_ptr<const Checkpoint> source,
+                    gptq::Quantizer& quantizer, Exec& exec, const ProgressCallback& progress);
+
+void add_bnb_flags(CLI::App& command, BnbFlags& flags);
+/// The method that --load-in-4bit and its relatives mean, else flags.method.
+std::string method_of(const QuantizeFlags& flags);
+bool is_bnb(const std::string& method);
+/// The quantizer of a bitsandbytes method; adds the format's choice of modules to flags.selection.
+std::unique_ptr<ModuleQuantizer> bnb_quantizer(QuantizeFlags& flags);
+
+}  // namespace nibble::cli

@@ -1,0 +1,190 @@
+#include "quant/gptq/quantizer.h"
+
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "layout/affine/affine.h"
+
+namespace nibble::gptq {
+namespace {
+
+constexpr std::int64_t kWord = 32;  // codes of inputs and zero points of outputs fill whole words
+
+std::int64_t groups_of(const GptqOptions& options, std::int64_t cols) {
+  return options.group == -1 ? 1 : (cols + options.group - 1) / options.group;
+}
+
+void check_shape(const std::string& module, const Shape& weight, const GptqOptions& options) {
+  if (weight.size() != 2 || weight[0] % kWord != 0 || weight[1] % kWord != 0) {
+    throw bad_input(printable(module), ": a weight of ", to_string(weight),
+                    " cannot be stored as GPTQ, which packs multiples of 32 outputs and inputs; exclude it");
+  }
+  if (options.group != -1 && weight[1] % options.group != 0) {
+    throw bad_input(printable(module), ": groups of ", options.group, " do not divide its ", weight[1],
+                    " inputs; choose another group size or exclude it");
+  }
+}
+
+/// "model.layers.1.mlp" as a regular expression.
+std::string escaped(const std::string& name) {
+  std::string out;
+  for (const char c : name) out += c == '.' ? std::string("\\.") : std::string{c};
+  return out;
+}
+
+/// Columns by group, each group in input order: what the affine layout holds. Empty when groups are consecutive.
+std::vector<std::int32_t> stored_order(const std::vector<std::int32_t>& g_idx) {
+  if (std::is_sorted(g_idx.begin(), g_idx.end())) return {};
+  std::vector<std::int32_t> order(g_idx.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
+    return g_idx[static_cast<std::size_t>(a)] < g_idx[static_cast<std::size_t>(b)];
+  });
+  return order;
+}
+
+}  // namespace
+
+QuantizedModule pack(const std::string& module, std::int64_t rows, std::int64_t cols, const GptqResult& solved,
+                     const QuantizerConfig& config, Exec& exec) {
+  const std::vector<std::int32_t> order = stored_order(solved.g_idx);
+  affine::Parts parts{.rows = rows,
+                      .cols = cols,
+                      .group = config.options.group == -1 ? cols : config.options.group,
+                      .bits = config.options.bits,
+                      .offset_kind = affine::Offset::zero_point,
+                      .dtype = DType::f32,
+                      .scale = Tensor({rows, solved.groups}, DType::f16),
+                      .offset = Tensor({rows, solved.groups}, DType::f16),
+                      .order = {}};
+  for (std::int64_t i = 0; i < rows * solved.groups; ++i) {
+    store_from_f32(DType::f16, parts.scale.data(), i, solved.scale[static_cast<std::size_t>(i)]);
+    store_from_f32(DType::f16, parts.offset.data(), i, solved.zero[static_cast<std::size_t>(i)]);
+  }
+  if (!order.empty()) parts.order = Tensor(View(order.data(), {cols}, DType::i32));
+  QuantizedModule out;
+  out.linear.weight = affine::pack_blocks(
+      std::move(parts),
+      [&](const affine::CodeBlock& block) {
+        for (std::int64_t r = 0; r < block.rows; ++r) {
+          const std::uint8_t* from = solved.codes.data() + (block.row0 + r) * cols;
+          for (std::int64_t i = 0; i < block.cols; ++i) {
+            const std::int64_t k = block.col0 + i;
+            block.codes[r * affine::kBlockCols + i] = from[order.empty() ? k : order[static_cast<std::size_t>(k)]];
+          }
+        }
+      },
+      exec);
+  auto record = std::make_shared<Record>();
+  record->zeros = config.zeros();
+  out.linear.record = std::move(record);
+  out.tensors = store(module, out.linear, exec);
+  out.loss = solved.loss;
+  out.damp = solved.damp;
+  out.dead = solved.dead;
+  out.rounded = solved.rounded;
+  return out;
+}
+
+Quantizer::Quantizer(QuantizerConfig config) : config_(std::move(config)) {
+  const std::int32_t bits = config_.options.bits;
+  if (bits != 2 && bits != 3 && bits != 4 && bits != 8) {
+    throw bad_input("GPTQ: ", bits, " bits (2, 3, 4 and 8 can be stored)");
+  }
+}
+
+void Quantizer::add(const std::string& module, QuantizedModule quantized) {
+  quantized.linear = {};  // the tensors say it all
+  modules_.insert_or_assign(module, std::move(quantized));
+}
+
+std::string Quantizer::describe(const Shape&, DType) const {
+  const GptqOptions& o = config_.options;
+  return cat("int", o.bits, ", group_size ", o.group, o.sym ? ", sym" : ", asym", o.desc_act ? ", desc_act" : "");
+}
+
+std::vector<TensorPlan> Quantizer::outputs(const std::string& module, const Shape& weight, DType) const {
+  check_shape(module, weight, config_.options);
+  const std::int64_t rows = weight[0], cols = weight[1], bits = config_.options.bits;
+  const std::int64_t groups = groups_of(config_.options, cols);
+  return {{module + ".g_idx", DType::i32, {cols}},
+          {module + ".qweight", DType::i32, {cols * bits / 32, rows}},
+          {module + ".qzeros", DType::i32, {groups, rows * bits / 32}},
+          {module + ".scales", DType::f16, {groups, rows}}};
+}
+
+std::int64_t Quantizer::working_bytes(const Shape& weight, DType, int) const {
+  const std::int64_t rows = weight.at(0), cols = weight.at(1);
+  // The Gram matrix in f64, and f32 matrices while it is factored; the weight, its codes and its updates.
+  return cols * cols * 28 + rows * cols * 14;
+}
+
+std::string Quantizer::note(const Shape&, DType) const { return {}; }
+
+void Quantizer::quantize(const std::string& module, const TensorEntry&, ThreadPool&, const Sink& sink) {
+  const auto found = modules_.find(module);
+  check(found != modules_.end(), "gptq: a module without calibration");
+  for (const StoredTensor& tensor : found->second.tensors) sink(tensor.name, tensor.tensor.view().bytes());
+}
+
+std::vector<std::pair<std::string, std::string>> Quantizer::side_files(std::span<const std::string>) const {
+  return {};
+}
+
+std::optional<Json> Quantizer::quantization_config(const SelectionResult& selected) const {
+  const GptqOptions& o = config_.options;
+  const char* format = config_.zeros() == Zeros::v1 ? "gptq" : "gptq_v2";
+  Json json =
+      Json::Object{{"bits", std::int64_t{o.bits}},
+                   {"checkpoint_format", format},
+                   {"damp_percent", o.damp},
+                   {"desc_act", o.desc_act},
+                   {"group_size", o.group},
+                   {"lm_head", false},
+                   {"meta", Json::Object{{"quantizer", Json::Array{"nibble"}}, {"static_groups", o.static_groups}}},
+                   {"pack_dtype", "int32"},
+                   {"quant_method", "gptq"},
+                   {"static_groups", o.static_groups},
+                   {"sym", o.sym},
+                   {"true_sequential", config_.true_sequential}};
+  Json::Object kept;
+  for (const std::string& module : selected.kept) kept.emplace_back("-:^" + escaped(module) + "$", Json::Object{});
+  if (!kept.empty()) json.set("dynamic", std::move(kept));
+  return json;
+}
+
+void Quantizer::open_result(std::shared_ptr<const Checkpoint> written) {
+  written_ = written;
+  result_ = std::make_unique<Reader>(std::move(written));
+}
+
+QuantizationError Quantizer::verify(const std::string& module, const TensorEntry& weight, ThreadPool& pool) const {
+  check(result_ != nullptr, "gptq: verify before open_result");
+  for (const StoredTensor& tensor : modules_.at(module).tensors) {
+    const View& view = written_->at(tensor.name);
+    if (view.shape() != tensor.tensor.shape() || view.dtype() != tensor.tensor.dtype() ||
+        std::memcmp(view.data(), tensor.tensor.view().data(), view.size_bytes()) != 0) {
+      throw runtime_failure(written_->folder().string(), ": tensor ", printable(tensor.name),
+                            " reads back other than it was written");
+    }
+  }
+  Arena arena;
+  Exec exec{.target = Target::cpu, .pool = pool, .arena = arena};
+  const Shape& shape = weight.view.shape();
+  const LinearWeights linear = result_->load(module, {shape.at(0), shape.at(1)}, exec);
+  std::vector<float> values(static_cast<std::size_t>(shape[1]));
+  QuantizationError error;
+  for (std::int64_t r = 0; r < shape[0]; ++r) {
+    decode(linear.weight, r, 1, values.data(), exec);
+    for (std::int64_t k = 0; k < shape[1]; ++k) {
+      const float w = weight.view.at(r * shape[1] + k), distance = std::fabs(w - values[static_cast<std::size_t>(k)]);
+      if (!std::isfinite(distance)) throw runtime_failure(printable(module), ": a stored value is not finite");
+      error.add({distance, static_cast<double>(distance) * static_cast<double>(distance),
+                 static_cast<double>(w) * static_cast<double>(w)});
+    }
+  }
+  return error;
+}
+
+}  // namespace nibble::gptq
