@@ -1,4 +1,5 @@
-// A chain of random weight matrices with the shapes of a Llama model: what decoding and prefill read, without the rest of a model.
+// A chain of random weight matrices with the shapes of a Llama model: what decoding and prefill read, without the rest
+// of a model.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -12,7 +13,8 @@ struct LlamaShape {
   std::int64_t hidden = 2048, inner = 5632, layers = 22, heads = 32, kv_heads = 4, vocab = 32000;
 };
 
-/// A weight of a named kind: "f32", "f16", "bf16", "int8", "float8", "int4", "int2", "int3" (groups of 128 for the last three).
+/// A weight of a named kind: "f32", "f16", "bf16", "int8", "float8", "int4", "int2", "int3" (groups of 128 for the last
+/// three), "gptq4", "gptq8", "nf4", "nf4-nested", "llm-int8", "aqlm" (1x16).
 QTensor random_weight(const std::string& kind, std::int64_t rows, std::int64_t cols, Exec& exec);
 
 class Chain {

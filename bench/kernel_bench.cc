@@ -1,5 +1,6 @@
-// One matrix product per layout and number of tokens (Google Benchmark). Each iteration takes the next of several matrices, so that
-// weights come from memory as in a model. Counters: bytes of weights read per second, and operations per second.
+// One matrix product per layout and number of tokens (Google Benchmark). Each iteration takes the next of several
+// matrices, so that weights come from memory as in a model. Counters: bytes of weights read per second, and operations
+// per second.
 #include <benchmark/benchmark.h>
 
 #include "chain.h"
@@ -24,8 +25,10 @@ void product(benchmark::State& state, const std::string& kind, std::int64_t m, D
   }
   using benchmark::Counter;
   const auto iterations = static_cast<double>(state.iterations());
-  state.counters["weights"] = Counter(iterations * static_cast<double>(weights[0].size_bytes()), Counter::kIsRate, Counter::OneK::kIs1000);
-  state.counters["ops"] = Counter(iterations * 2 * static_cast<double>(m * kRows * kCols), Counter::kIsRate, Counter::OneK::kIs1000);
+  state.counters["weights"] =
+      Counter(iterations * static_cast<double>(weights[0].size_bytes()), Counter::kIsRate, Counter::OneK::kIs1000);
+  state.counters["ops"] =
+      Counter(iterations * 2 * static_cast<double>(m * kRows * kCols), Counter::kIsRate, Counter::OneK::kIs1000);
 }
 
 }  // namespace
@@ -35,10 +38,13 @@ int main(int argc, char** argv) {
   using nibble::DType;
   for (const char* kind : {"bf16", "f16", "f32", "int8", "float8", "int4", "int2", "int3"}) {
     for (const std::int64_t m : {1, 2, 4, 8, 16, 64, 512}) {
-      const DType compute = std::string(kind) == "f32" ? DType::f32 : std::string(kind) == "f16" ? DType::f16 : DType::bf16;
-      benchmark::RegisterBenchmark((std::string(kind) + "/" + std::to_string(m)).c_str(), [=](benchmark::State& state) {
-        nibble::bench::product(state, kind, m, compute);
-      })->UseRealTime()->Unit(benchmark::kMillisecond);
+      const DType compute = std::string(kind) == "f32"   ? DType::f32
+                            : std::string(kind) == "f16" ? DType::f16
+                                                         : DType::bf16;
+      benchmark::RegisterBenchmark((std::string(kind) + "/" + std::to_string(m)).c_str(),
+                                   [=](benchmark::State& state) { nibble::bench::product(state, kind, m, compute); })
+          ->UseRealTime()
+          ->Unit(benchmark::kMillisecond);
     }
   }
   benchmark::Initialize(&argc, argv);

@@ -35,14 +35,20 @@ ReadBandwidth::~ReadBandwidth() { munmap(memory_, bytes_); }
 double ReadBandwidth::measure(ThreadPool& pool) const {
   std::vector<std::uint64_t> sinks(static_cast<std::size_t>(pool.size()) * 8);
 #if defined(__x86_64__)
-  const auto read = __builtin_cpu_supports("avx512vbmi") != 0 ? &read_wide : [](int pattern, const char* begin, std::size_t bytes) { return read_with(kPatterns[pattern], begin, bytes); };
+  const auto read =
+      __builtin_cpu_supports("avx512f") != 0 ? &read_wide : [](int pattern, const char* begin, std::size_t bytes) {
+        return read_with(kPatterns[pattern], begin, bytes);
+      };
 #else
-  const auto read = [](int pattern, const char* begin, std::size_t bytes) { return read_with(kPatterns[pattern], begin, bytes); };
+  const auto read = [](int pattern, const char* begin, std::size_t bytes) {
+    return read_with(kPatterns[pattern], begin, bytes);
+  };
 #endif
   const auto lines = static_cast<std::int64_t>(bytes_ / 4096) - 1;  // prefetches stay inside
   const double start = clock_();
   pool.run(lines, 1, [&](std::int64_t begin, std::int64_t end, int worker) {
-    sinks[static_cast<std::size_t>(worker) * 8] = read(pattern_, memory_ + begin * 4096, static_cast<std::size_t>(end - begin) * 4096);
+    sinks[static_cast<std::size_t>(worker) * 8] =
+        read(pattern_, memory_ + begin * 4096, static_cast<std::size_t>(end - begin) * 4096);
   });
   const double time = clock_() - start;
   return static_cast<double>(lines) * 4096 / time / 1e9;

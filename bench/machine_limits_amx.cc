@@ -1,11 +1,11 @@
-// Register-only loops for the peak of bf16 arithmetic (x86-64). Compiled with AMX and AVX-512 flags, run by what the machine has.
+// Register-only loops for the peak of bf16 arithmetic (x86-64). Compiled with AMX and AVX-512 flags, run by what the
+// machine has.
 #include <immintrin.h>
 
 #include <cstdint>
 
 #include "device/cpu/isa.h"
 #include "machine_limits.h"
-#include "read_streams.h"
 
 namespace nibble::bench {
 namespace {
@@ -56,16 +56,18 @@ double rate(ThreadPool& pool, Clock clock, double flops_per_round, F&& f) {
 
 }  // namespace
 
-std::uint64_t read_wide(int pattern, const char* begin, std::size_t bytes) { return read_with(kPatterns[pattern], begin, bytes); }
-
 double bf16_peak(ThreadPool& pool, Clock clock) {
   if (has(CpuIsa::amx)) return rate(pool, clock, 4 * 2 * 16 * 16 * 32, amx_rounds);
   if (__builtin_cpu_supports("avx512bf16") != 0) return rate(pool, clock, 12 * 64, dot_rounds);
+  if (__builtin_cpu_supports("avx512f") != 0) return rate(pool, clock, 12 * 32, fma512_rounds);
+  if (__builtin_cpu_supports("fma") != 0) return rate(pool, clock, 12 * 16, fma256_rounds);
   return 0;
 }
 
 const char* bf16_unit() {
-  return has(CpuIsa::amx) ? "AMX" : __builtin_cpu_supports("avx512bf16") != 0 ? "AVX512-BF16" : "none";
+  if (has(CpuIsa::amx)) return "AMX";
+  if (__builtin_cpu_supports("avx512bf16") != 0) return "AVX512-BF16";
+  return __builtin_cpu_supports("fma") != 0 ? "f32 FMA" : "none";
 }
 
 }  // namespace nibble::bench

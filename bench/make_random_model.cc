@@ -1,6 +1,8 @@
-// Writes a checkpoint folder of a Llama with random bf16 weights, tensor by tensor: nibble_make_random_model FOLDER [--layers 22]
-#include <cmath>
+// Writes a checkpoint folder of a Llama with random weights, tensor by tensor, plain or as a quantizer would have:
+//
+//   nibble_make_random_model FOLDER [--format bf16|gptq4|gptq8|awq|nf4|nf4-nested|int8|aqlm] [--layers 22] ...
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <filesystem>
 #include <fstream>
@@ -8,80 +10,111 @@
 #include "base/dtype.h"
 #include "base/error.h"
 #include "base/rng.h"
-#include "chain.h"
+#include "random_tensors.h"
 #include "report.h"
 
 namespace nibble::bench {
 namespace {
 
-struct Named {
-  std::string name;
-  std::vector<std::int64_t> shape;
-};
-
-std::vector<Named> tensors_of(const LlamaShape& s) {
-  const std::int64_t kv = s.hidden / s.heads * s.kv_heads;
-  std::vector<Named> list{{"model.embed_tokens.weight", {s.vocab, s.hidden}}, {"lm_head.weight", {s.vocab, s.hidden}}, {"model.norm.weight", {s.hidden}}};
-  for (std::int64_t i = 0; i < s.layers; ++i) {
-    const std::string layer = cat("model.layers.", i, ".");
-    list.push_back({layer + "input_layernorm.weight", {s.hidden}});
-    list.push_back({layer + "post_attention_layernorm.weight", {s.hidden}});
-    list.push_back({layer + "self_attn.q_proj.weight", {s.hidden, s.hidden}});
-    list.push_back({layer + "self_attn.k_proj.weight", {kv, s.hidden}});
-    list.push_back({layer + "self_attn.v_proj.weight", {kv, s.hidden}});
-    list.push_back({layer + "self_attn.o_proj.weight", {s.hidden, s.hidden}});
-    list.push_back({layer + "mlp.gate_proj.weight", {s.inner, s.hidden}});
-    list.push_back({layer + "mlp.up_proj.weight", {s.inner, s.hidden}});
-    list.push_back({layer + "mlp.down_proj.weight", {s.hidden, s.inner}});
+std::string dtype_name(DType dtype) {
+  switch (dtype) {
+    case DType::bf16: return "BF16";
+    case DType::f16: return "F16";
+    case DType::f32: return "F32";
+    case DType::i32: return "I32";
+    case DType::i16: return "I16";
+    case DType::i8: return "I8";
+    default: return "U8";
   }
-  return list;
 }
-
-std::int64_t elements(const Named& t) { return t.shape.size() == 2 ? t.shape[0] * t.shape[1] : t.shape[0]; }
 
 std::string header_of(const std::vector<Named>& list) {
   std::string json = "{\"__metadata__\":{\"format\":\"pt\"}";
   std::int64_t at = 0;
   for (const Named& t : list) {
-    json += cat(",\"", t.name, "\":{\"dtype\":\"BF16\",\"shape\":[", t.shape[0]);
-    if (t.shape.size() == 2) json += cat(",", t.shape[1]);
-    json += cat("],\"data_offsets\":[", at, ",", at + 2 * elements(t), "]}");
-    at += 2 * elements(t);
+    json += cat(",\"", t.name, "\":{\"dtype\":\"", dtype_name(t.dtype), "\",\"shape\":[");
+    for (std::size_t i = 0; i < t.shape.size(); ++i) json += cat(i > 0 ? "," : "", t.shape[i]);
+    json += cat("],\"data_offsets\":[", at, ",", at + t.size_bytes(), "]}");
+    at += t.size_bytes();
   }
   json += "}";
   json.resize((json.size() + 7) / 8 * 8, ' ');
   return json;
 }
 
-/// Weights uniform with a spread that keeps activations near one; norms are ones.
-void write_tensor(const Named& t, Rng& rng, std::ofstream& out) {
-  const float spread = t.shape.size() == 2 ? 1.7F / std::sqrt(static_cast<float>(t.shape[1])) : 0;
-  std::vector<std::uint16_t> values;
-  for (std::int64_t done = 0; done < elements(t);) {
-    const std::int64_t count = std::min<std::int64_t>(1 << 20, elements(t) - done);
-    values.resize(static_cast<std::size_t>(count));
-    for (std::uint16_t& value : values) value = f32_to_bf16(spread == 0 ? 1 : spread * static_cast<float>(2 * rng.uniform() - 1));
-    out.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size() * 2));
-    done += count;
+/// Elements [first, first + count) of `t` into `to`.
+void fill(const Named& t, std::int64_t first, std::int64_t count, Rng& rng, std::byte* to) {
+  const bool words = t.dtype == DType::i32;
+  switch (t.fill) {
+    case Fill::bytes:
+      std::memcpy(to, t.text.data() + first * static_cast<std::int64_t>(size_of(t.dtype)),
+                  static_cast<std::size_t>(count) * size_of(t.dtype));
+      return;
+    case Fill::random:
+      for (std::int64_t i = 0; i < count * static_cast<std::int64_t>(size_of(t.dtype)); i += 8) {
+        const std::uint64_t eight = rng.next();
+        std::memcpy(to + i, &eight, 8);
+      }
+      return;
+    case Fill::uniform:
+      for (std::int64_t i = 0; i < count; ++i)
+        store_from_f32(t.dtype, to, i, static_cast<float>(t.value * (2 * rng.uniform() - 1)));
+      return;
+    case Fill::constant:
+    case Fill::ramp:
+      for (std::int64_t i = 0; i < count; ++i) {
+        const double value =
+            t.fill == Fill::ramp ? static_cast<double>((first + i) / static_cast<std::int64_t>(t.value)) : t.value;
+        if (!words) {
+          store_from_f32(t.dtype, to, i, static_cast<float>(value));
+          continue;
+        }
+        const auto word = static_cast<std::uint32_t>(value);
+        std::memcpy(to + 4 * i, &word, 4);
+      }
   }
 }
 
+void write_tensor(const Named& t, Rng& rng, std::ofstream& out) {
+  constexpr std::int64_t kAtOnce = 1 << 20;
+  std::vector<std::byte> values(static_cast<std::size_t>(std::min(kAtOnce, t.count())) * size_of(t.dtype) + 8);
+  for (std::int64_t done = 0; done < t.count(); done += kAtOnce) {
+    const std::int64_t count = std::min(kAtOnce, t.count() - done);
+    fill(t, done, count, rng, values.data());
+    out.write(reinterpret_cast<const char*>(values.data()), count * static_cast<std::int64_t>(size_of(t.dtype)));
+  }
+}
+
+void write_config(const std::filesystem::path& file, const LlamaShape& s, const std::string& format) {
+  const std::string quantized = quantization_config(format);
+  std::ofstream config(file);
+  config << "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_size\": " << s.hidden
+         << ", \"intermediate_size\": " << s.inner << ", \"num_hidden_layers\": " << s.layers
+         << ", \"num_attention_heads\": " << s.heads << ", \"num_key_value_heads\": " << s.kv_heads
+         << ", \"vocab_size\": " << s.vocab
+         << ", \"max_position_embeddings\": 2048, \"rms_norm_eps\": 1e-05, \"rope_theta\": 10000.0, \"hidden_act\": "
+            "\"silu\", "
+            "\"tie_word_embeddings\": false, \"torch_dtype\": \""
+         << (quantized.empty() ? "bfloat16" : "float16") << "\", \"bos_token_id\": 1, \"eos_token_id\": 2";
+  if (!quantized.empty()) config << ", \"quantization_config\": " << quantized;
+  config << "}\n";
+  if (!config) throw runtime_failure("cannot write ", file.string());
+}
+
 int run(int argc, char** argv) {
-  if (argc < 2) throw bad_input("usage: nibble_make_random_model FOLDER [--layers N] [--hidden N] [--inner N] [--vocab N]");
+  if (argc < 2)
+    throw bad_input(
+        "usage: nibble_make_random_model FOLDER [--format F] [--layers N] [--hidden N] [--inner N] [--vocab N]");
   LlamaShape s;
   s.layers = std::stoll(option(argc, argv, "layers", std::to_string(s.layers)));
   s.hidden = std::stoll(option(argc, argv, "hidden", std::to_string(s.hidden)));
   s.inner = std::stoll(option(argc, argv, "inner", std::to_string(s.inner)));
   s.vocab = std::stoll(option(argc, argv, "vocab", std::to_string(s.vocab)));
+  const std::string format = option(argc, argv, "format", "bf16");
   const std::filesystem::path folder = argv[1];
+  const std::vector<Named> list = tensors_of(s, format);
   std::filesystem::create_directories(folder);
-  std::ofstream config(folder / "config.json");
-  config << "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_size\": " << s.hidden
-         << ", \"intermediate_size\": " << s.inner << ", \"num_hidden_layers\": " << s.layers << ", \"num_attention_heads\": " << s.heads
-         << ", \"num_key_value_heads\": " << s.kv_heads << ", \"vocab_size\": " << s.vocab
-         << ", \"max_position_embeddings\": 2048, \"rms_norm_eps\": 1e-05, \"rope_theta\": 10000.0, \"hidden_act\": \"silu\", "
-            "\"tie_word_embeddings\": false, \"torch_dtype\": \"bfloat16\", \"bos_token_id\": 1, \"eos_token_id\": 2}\n";
-  const std::vector<Named> list = tensors_of(s);
+  write_config(folder / "config.json", s, format);
   const std::string header = header_of(list);
   std::ofstream out(folder / "model.safetensors", std::ios::binary);
   const auto size = static_cast<std::uint64_t>(header.size());
@@ -89,7 +122,7 @@ int run(int argc, char** argv) {
   out << header;
   Rng rng(1);
   for (const Named& t : list) write_tensor(t, rng, out);
-  if (!out || !config) throw runtime_failure("cannot write ", folder.string());
+  if (!out) throw runtime_failure("cannot write ", folder.string());
   return 0;
 }
 

@@ -13,7 +13,8 @@ struct Pattern {
   int streams;
   int prefetch;  ///< bytes ahead, 0: none
 };
-constexpr Pattern kPatterns[] = {{1, 0}, {1, 512}, {1, 1024}, {1, 2048}, {2, 0}, {2, 1024}, {4, 0}, {4, 1024}, {8, 0}, {8, 1024}};
+constexpr Pattern kPatterns[] = {{1, 0},    {1, 512}, {1, 1024}, {1, 2048}, {2, 0},
+                                 {2, 1024}, {4, 0},   {4, 1024}, {8, 0},    {8, 1024}};
 
 /// Reads [begin, end) as `kStreams` interleaved streams.
 template <int kStreams>

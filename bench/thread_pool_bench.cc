@@ -1,4 +1,5 @@
-// What a parallel loop costs beyond its work: an empty run() back to back (the threads still spin) and after a pause (they sleep).
+// What a parallel loop costs beyond its work: an empty run() back to back (the threads still spin) and after a pause
+// (they sleep).
 #include <chrono>
 #include <cstdio>
 #include <thread>
@@ -25,8 +26,8 @@ int run(int argc, char** argv) {
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
     idle.push_back(empty_runs(pool, 1));
   }
-  std::printf("| threads | back to back, us | after a pause of 2 ms, us |\n|---|---|---|\n| %d | %s | %s |\n", pool.size(),
-              to_text(spread_of(busy), 2).c_str(), to_text(spread_of(idle), 1).c_str());
+  std::printf("| threads | back to back, us | after a pause of 2 ms, us |\n|---|---|---|\n| %d | %s | %s |\n",
+              pool.size(), to_text(spread_of(busy), 2).c_str(), to_text(spread_of(idle), 1).c_str());
   return 0;
 }
 

@@ -136,6 +136,7 @@ class CheckpointReader {
   void read_file(const fs::path& path) {
     const std::shared_ptr<const MappedFile> file = MappedFile::open(path);
     owners_.push_back(file);
+    result_->mappings_.push_back(file->bytes());
     if (is_torch_file(*file)) {
       TorchContent content = read_torch_file(file);
       owners_.insert(owners_.end(), content.keep.begin(), content.keep.end());
@@ -169,6 +170,16 @@ class CheckpointReader {
   std::shared_ptr<Checkpoint> result_ = std::make_shared<Checkpoint>();
   std::vector<std::shared_ptr<const void>> owners_;
 };
+
+void Checkpoint::release(const View& tensor) const {
+  const std::span<const std::byte> bytes = tensor.bytes();
+  const std::less_equal<const std::byte*> before;
+  for (const std::span<const std::byte> file : mappings_) {
+    if (before(file.data(), bytes.data()) && before(bytes.data() + bytes.size(), file.data() + file.size())) {
+      release_pages(bytes);
+    }
+  }
+}
 
 std::shared_ptr<const Checkpoint> Checkpoint::open(const std::string& model) {
   return CheckpointReader().read(resolve_model(model));

@@ -67,6 +67,10 @@ class Checkpoint {
   /// Side files that exist in memory only.
   const std::map<std::string, std::string>& files() const { return files_; }
 
+  /// Says that a tensor is not needed soon, for example because its codes were packed anew: when it lies in a mapped
+  /// file, its pages leave this process's memory (they are read again on the next use). Otherwise nothing happens.
+  void release(const View& tensor) const;
+
   /// Keeps all mappings alive; share it as QTensor::owner.
   std::shared_ptr<const void> owner() const { return owner_; }
 
@@ -78,6 +82,7 @@ class Checkpoint {
   Json metadata_;
   std::map<std::string, std::string> files_;
   std::shared_ptr<const void> owner_;
+  std::vector<std::span<const std::byte>> mappings_;
 };
 
 /// The folder or file that `model` names: an existing path; else `org/name[@revision]` (or `name`) in the Hugging Face

@@ -9,6 +9,7 @@
 // clang-format on
 #include "device/cpu/simd-inl.h"
 #include "layout/gemm_amx.h"
+#include "layout/gemm_simd.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nibble {
@@ -42,31 +43,58 @@ void tile_matmul(const CpuRows& rows, const QTensor& w, const MatArgs& args, Exe
   const std::span<std::byte> packed = exec.arena.take<std::byte>(amx::packed_bytes(args.m, w.cols));
   const std::span<std::byte> scratch = exec.arena.take<std::byte>(each * exec.pool.size());
   exec.pool.run(amx::padded_tokens(args.m) / 16, 1, [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t t = begin; t < end; ++t) amx::pack_tokens(args.x, args.m, args.ldx, w.cols, 16 * t, packed.data());
+    for (std::int64_t t = begin; t < end; ++t)
+      amx::pack_tokens(args.x, args.m, args.ldx, w.cols, 16 * t, packed.data());
   });
   exec.pool.run(w.rows, 32, [&](std::int64_t begin, std::int64_t end, int worker) {
-    amx::matmul({&rows, &w, packed.data(), args.m, args.y, args.ldy, args.bias, scratch.data() + worker * each}, begin, end);
+    amx::matmul({&rows, &w, packed.data(), args.m, args.y, args.ldy, args.bias, scratch.data() + worker * each}, begin,
+                end);
   });
 }
 #endif
+
+void gemm_matmul(const CpuRows& rows, const QTensor& w, const MatArgs& args, Exec& exec) {
+  const Arena::Scope scope(exec.arena);
+  const std::int64_t each = gemm::scratch_floats(args.m);
+  const std::span<float> packed = exec.arena.take<float>(gemm::packed_floats(args.m, w.cols));
+  const std::span<float> scratch = exec.arena.take<float>(each * exec.pool.size());
+  exec.pool.run(gemm::groups_of(args.m), 1, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t g = begin; g < end; ++g) gemm::pack(args, w.cols, exec.compute, g, packed.data());
+  });
+  exec.pool.run(w.rows, kRowBlock, [&](std::int64_t begin, std::int64_t end, int worker) {
+    gemm::matmul(
+        {&rows, &w, exec.compute, packed.data(), args.m, args.y, args.ldy, args.bias, scratch.data() + worker * each},
+        begin, end);
+  });
+}
 
 }  // namespace
 
 void cpu_matmul(const CpuRows& rows, CpuIsa isa, const QTensor& w, const MatArgs& args, Exec& exec) {
 #if defined(__x86_64__)
-  if (isa == CpuIsa::amx && exec.compute == DType::bf16 && args.m >= kTileTokens) return tile_matmul(rows, w, args, exec);
+  if (isa == CpuIsa::amx && exec.compute == DType::bf16 && args.m >= kTileTokens)
+    return tile_matmul(rows, w, args, exec);
 #endif
   (void)isa;
+  if (args.m >= gemm::kTokens) return gemm_matmul(rows, w, args, exec);
   const Arena::Scope scope(exec.arena);
   const std::int64_t ldx = padded(w.cols), each = scratch_floats(args.m);
   const std::span<float> x = exec.arena.take<float>(args.m * ldx);
   const std::span<float> scratch = exec.arena.take<float>(each * exec.pool.size());
   exec.pool.run(args.m, 4, [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t i = begin; i < end; ++i) round_row(exec.compute, args.x + i * args.ldx, w.cols, x.data() + i * ldx, ldx);
+    for (std::int64_t i = begin; i < end; ++i)
+      round_row(exec.compute, args.x + i * args.ldx, w.cols, x.data() + i * ldx, ldx);
   });
   exec.pool.run(w.rows, kRowBlock, [&](std::int64_t begin, std::int64_t end, int worker) {
-    rows.matmul({.w = &w, .x = x.data(), .m = args.m, .ldx = ldx, .y = args.y, .ldy = args.ldy, .bias = args.bias,
-                 .compute = exec.compute, .scratch = scratch.data() + worker * each},
+    rows.matmul({.w = &w,
+                 .x = x.data(),
+                 .m = args.m,
+                 .ldx = ldx,
+                 .y = args.y,
+                 .ldy = args.ldy,
+                 .bias = args.bias,
+                 .compute = exec.compute,
+                 .scratch = scratch.data() + worker * each},
                 begin, end);
   });
 }

@@ -1,4 +1,7 @@
 // The weights of a model, whatever scheme wrote them.
+#include <algorithm>
+#include <functional>
+
 #include "layout/dense/dense.h"
 #include "quant/scheme.h"
 
@@ -8,6 +11,24 @@ namespace {
 /// The tensor `module`.`part`, or nullptr.
 const TensorEntry* find_part(const Checkpoint& checkpoint, std::string_view module, std::string_view part) {
   return checkpoint.find(cat(module, ".", part));
+}
+
+/// Gives back the pages of a module's tensors that its weight, packed anew, does not use.
+void release_unused(const Checkpoint& checkpoint, const std::string& module, const LinearWeights& linear) {
+  const auto uses = [](const View& part, const View& tensor) {
+    const std::less<const std::byte*> before;
+    return before(part.data(), tensor.data() + tensor.size_bytes()) &&
+           before(tensor.data(), part.data() + part.size_bytes());
+  };
+  const std::string prefix = module + ".";
+  const auto tensors = checkpoint.tensors();
+  auto entry = std::lower_bound(tensors.begin(), tensors.end(), prefix,
+                                [](const TensorEntry& tensor, const std::string& name) { return tensor.name < name; });
+  for (; entry != tensors.end() && entry->name.compare(0, prefix.size(), prefix) == 0; ++entry) {
+    bool used = linear.bias && uses(*linear.bias, entry->view);
+    for (const View& part : linear.weight.part) used = used || uses(part, entry->view);
+    if (!used) checkpoint.release(entry->view);
+  }
 }
 
 bool is_plain(DType dtype) { return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16; }
@@ -40,7 +61,11 @@ WeightStore::WeightStore(std::shared_ptr<const Checkpoint> checkpoint) : checkpo
 WeightStore::~WeightStore() = default;
 
 LinearWeights WeightStore::linear(const std::string& module, Exec& exec, LinearSize size) const {
-  if (reader_ != nullptr && reader_->has(module)) return reader_->load(module, size, exec);
+  if (reader_ != nullptr && reader_->has(module)) {
+    LinearWeights linear = reader_->load(module, size, exec);
+    release_unused(*checkpoint_, module, linear);
+    return linear;
+  }
   const TensorEntry* weight = find_part(*checkpoint_, module, "weight");
   if (weight == nullptr) {
     throw bad_input(checkpoint_->folder().string(), ": tensor ", module, ".weight is missing");

@@ -1,8 +1,8 @@
-// How codes of the affine layout lie in memory. A row is a sequence of blocks of 128 codes; the last block may hold 32, 64 or 96
-// (rows are padded with zero codes to a multiple of 32). b-bit codes are split into planes of 8, 4, 2 and 1 bits (3 = 2 + 1,
-// 5 = 4 + 1, ...; the widest plane holds the highest bits); a block stores its planes one after the other. A plane of p bits of a
-// block of C codes is W = C * p / 32 little-endian 32-bit words, and code i is the field i / W (p bits wide, from the low end) of
-// word i % W:
+// How codes of the affine layout lie in memory. A row is a sequence of blocks of 128 codes; the last block may hold 32,
+// 64 or 96 (rows are padded with zero codes to a multiple of 32). b-bit codes are split into planes of 8, 4, 2 and 1
+// bits (3 = 2 + 1, 5 = 4 + 1, ...; the widest plane holds the highest bits); a block stores its planes one after the
+// other. A plane of p bits of a block of C codes is W = C * p / 32 little-endian 32-bit words, and code i is the field
+// i / W (p bits wide, from the low end) of word i % W:
 //
 //   4 bits, C = 128:   word j = [ code j | code 16 + j | code 32 + j | ... | code 112 + j ]   j = 0..15 (64 bytes)
 //   2 bits, C = 128:   word j = [ code j | code 8 + j | code 16 + j | ... | code 120 + j ]    j = 0..7 (32 bytes)
@@ -38,7 +38,8 @@ void for_planes(std::int32_t bits, F&& f) {
 }
 
 /// Codes of one block of `count` (a multiple of 32, at most 128) from `data`; gives the end of the block.
-inline const std::uint8_t* unpack_block(const std::uint8_t* data, std::int64_t count, std::int32_t bits, std::uint8_t* codes) {
+inline const std::uint8_t* unpack_block(const std::uint8_t* data, std::int64_t count, std::int32_t bits,
+                                        std::uint8_t* codes) {
   std::fill_n(codes, count, std::uint8_t{0});
   for_planes(bits, [&](std::int32_t width, std::int32_t shift) {
     const std::int64_t words = count * width / 32;
@@ -55,8 +56,31 @@ inline const std::uint8_t* unpack_block(const std::uint8_t* data, std::int64_t c
   return data;
 }
 
+/// A whole block of 4-bit codes, [128] to 64 bytes: byte b of word j is code 32 b + j, and code 32 b + 16 + j above it.
+inline void pack_nibbles(const std::uint8_t* codes, std::uint8_t* data) {
+  std::uint8_t pairs[4][16];
+  for (int b = 0; b < 4; ++b) {
+    for (int j = 0; j < 16; ++j)
+      pairs[b][j] = static_cast<std::uint8_t>(codes[32 * b + j] | codes[32 * b + 16 + j] << 4);
+  }
+  for (int j = 0; j < 16; ++j) {
+    for (int b = 0; b < 4; ++b) data[4 * j + b] = pairs[b][j];
+  }
+}
+
+/// A whole block of 8-bit codes: byte b of word j is code 32 b + j.
+inline void pack_bytes(const std::uint8_t* codes, std::uint8_t* data) {
+  for (int j = 0; j < 32; ++j) {
+    for (int b = 0; b < 4; ++b) data[4 * j + b] = codes[32 * b + j];
+  }
+}
+
 /// The inverse of unpack_block.
 inline std::uint8_t* pack_block(const std::uint8_t* codes, std::int64_t count, std::int32_t bits, std::uint8_t* data) {
+  if (count == kBlock && (bits == 4 || bits == 8)) {
+    bits == 4 ? pack_nibbles(codes, data) : pack_bytes(codes, data);
+    return data + kBlock / 8 * bits;
+  }
   for_planes(bits, [&](std::int32_t width, std::int32_t shift) {
     const std::int64_t words = count * width / 32;
     const std::uint32_t mask = (1U << width) - 1;

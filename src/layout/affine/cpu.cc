@@ -1,5 +1,6 @@
-// Integer codes with group scales on the CPU. A group of a row has at most 2^bits values: for 4 and 2 bits they are computed once, with the
-// exact roundings of value_of, and looked up in a register; wider codes and odd groups are computed code by code.
+// Integer codes with group scales on the CPU. A group of a row has at most 2^bits values: for 4 and 2 bits they are
+// computed once, with the exact roundings of value_of, and looked up in a register; 8 bits are computed in whole
+// vectors, other widths and odd groups code by code.
 #include "device/cpu/targets.h"
 // clang-format off
 #undef HWY_TARGET_INCLUDE
@@ -74,19 +75,41 @@ class Row {
     if (group_ >= cols_ || group_ % 32 == 0) {
       if (bits_ == 4) k = Tables<4>(row, k0, count, data, out);
       if (bits_ == 2) k = Tables<2>(row, k0, count, data, out);
+      if (bits_ == 8) k = Bytes(row, k0, count, data, out);
     }
     for (; k < count; k += kBlock) OneBlock(row, k0 + k, std::min(kBlock, count - k), data + k / 8 * bits_, out + k);
     std::fill(out + count, out + padded(count), 0.0F);
   }
 
-  const std::uint8_t* Data(std::int64_t row, std::int64_t k0) const { return codes_ + row * row_bytes_ + k0 / 8 * bits_; }
+  const std::uint8_t* Data(std::int64_t row, std::int64_t k0) const {
+    return codes_ + row * row_bytes_ + k0 / 8 * bits_;
+  }
   float Scale(std::int64_t) const { return 1; }
 
   HWY_INLINE std::int64_t Dots(std::int64_t row, const float* HWY_RESTRICT x, float* HWY_RESTRICT acc) const {
 #if HWY_TARGET == HWY_AVX3
-    if (bits_ == 4 && (group_ >= cols_ || group_ % kBlock == 0) && dtype_ == DType::bf16 && round_to_ == DType::f32 &&
-        Modest(row)) {
-      return kind_ == Offset::shift ? Dots4<Offset::shift>(row, x, acc) : Dots4<Offset::zero_point>(row, x, acc);
+    const bool whole = group_ >= cols_ || group_ % kBlock == 0;
+    if (bits_ == 4 && whole && Plain()) {
+      return Dots4<8>(row, x, acc, [&](V codes, std::int64_t index) HWY_ATTR { return PlainValues(codes, index); });
+    }
+    if (bits_ == 4 && whole && dtype_ == DType::bf16 && round_to_ == DType::f32 && Modest(row)) {
+      if (kind_ == Offset::shift) {
+        return Dots4<8>(row, x, acc, [&](V codes, std::int64_t index) HWY_ATTR {
+          return ModestValues<Offset::shift>(codes, index);
+        });
+      }
+      return Dots4<8>(row, x, acc, [&](V codes, std::int64_t index) HWY_ATTR {
+        return ModestValues<Offset::zero_point>(codes, index);
+      });
+    }
+    const auto any = [&](V codes, std::int64_t index) HWY_ATTR { return AnyValues(codes, index); };
+    if (bits_ == 4 && (whole || group_ % 64 == 0)) return Dots4<4>(row, x, acc, any);
+    if (bits_ == 4 && group_ % 32 == 0) return Dots4<2>(row, x, acc, any);
+    if (bits_ == 8 && whole && Plain()) {
+      return Dots8(row, x, acc, [](V codes, V scale, V zero) HWY_ATTR { return hn::Mul(scale, hn::Sub(codes, zero)); });
+    }
+    if (bits_ == 8 && (whole || group_ % 32 == 0)) {
+      return Dots8(row, x, acc, [&](V codes, V scale, V offset) HWY_ATTR { return Values(codes, scale, offset); });
     }
 #endif
     (void)row, (void)x, (void)acc;
@@ -106,12 +129,6 @@ class Row {
   HWY_INLINE float ScaleOf(std::int64_t index) const { return Scalar(scale_dtype_, scales_, index); }
   HWY_INLINE float OffsetOf(std::int64_t index) const { return Scalar(offset_dtype_, offsets_, index); }
 
-  static HWY_INLINE float Bf16(const std::byte* from, std::int64_t index) {
-    std::uint16_t bits;
-    std::memcpy(&bits, from + 2 * index, sizeof bits);
-    return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
-  }
-
   HWY_INLINE V Round(V v) const {
     const Floats df;
     return dtype_ == DType::bf16 ? nibble::HWY_NAMESPACE::RoundBf16Finite(df, v) : RoundTo(df, dtype_, v);
@@ -128,7 +145,8 @@ class Row {
   template <int kBits>
   HWY_INLINE Table MakeTable(std::int64_t index, float*) const {
     const Floats df;
-    const auto lane = hn::And(hn::Iota(hn::RebindToSigned<Floats>(), 0), hn::Set(hn::RebindToSigned<Floats>(), (1 << kBits) - 1));
+    const auto lane =
+        hn::And(hn::Iota(hn::RebindToSigned<Floats>(), 0), hn::Set(hn::RebindToSigned<Floats>(), (1 << kBits) - 1));
     return Table(Values(hn::ConvertTo(df, lane), hn::Set(df, ScaleOf(index)), hn::Set(df, OffsetOf(index))));
   }
 #else
@@ -151,7 +169,8 @@ class Row {
     return hn::BitCast(Floats(), hn::Set(hn::RebindToUnsigned<Floats>(), static_cast<std::uint32_t>(bits) << 16));
   }
 
-  /// Rounding to bf16 in three operations: adding and taking off 1.5 * 2^16 times the value's power of two. For |v| < 2^110.
+  /// Rounding to bf16 in three operations: adding and taking off 1.5 * 2^16 times the value's power of two. For |v| <
+  /// 2^110.
   static HWY_INLINE V RoundModest(V v) {
     const Floats df;
     const auto power = hn::And(v, hn::BitCast(df, hn::Set(hn::RebindToUnsigned<Floats>(), 0x7f800000U)));
@@ -172,17 +191,56 @@ class Row {
     return largest < (127U + 100U) << 7;
   }
 
-  /// The table of a modest bf16 group, with the roundings of value_of.
+  /// The values of a modest bf16 group, with the roundings of value_of.
   template <Offset kKind>
-  HWY_INLINE V Values4(V codes, std::int64_t index) const {
+  HWY_INLINE V ModestValues(V codes, std::int64_t index) const {
     const V scale = Bf16All(scales_, index), offset = Bf16All(offsets_, index);
     if constexpr (kKind == Offset::shift) return RoundModest(hn::Sub(RoundModest(hn::Mul(scale, codes)), offset));
     return RoundModest(hn::Mul(scale, hn::Sub(codes, offset)));
   }
 
-  /// One token, 4 bits, bf16 values, groups of whole blocks: weights go from the table to the sum without leaving registers.
-  template <Offset kKind>
-  HWY_INLINE std::int64_t Dots4(std::int64_t row, const float* HWY_RESTRICT x, float* HWY_RESTRICT acc) const {
+  /// Values in f32 of f16 scales and zero points, as GPTQ and AWQ have them: no rounding beyond f32's.
+  HWY_INLINE bool Plain() const {
+    return kind_ == Offset::zero_point && dtype_ == DType::f32 && round_to_ == DType::f32 &&
+           scale_dtype_ == DType::f16 && offset_dtype_ == DType::f16;
+  }
+  static HWY_INLINE V F16All(const std::byte* from, std::int64_t index) {
+    std::uint16_t bits;
+    std::memcpy(&bits, from + 2 * index, sizeof bits);
+    const hn::Rebind<hwy::float16_t, Floats> half;
+    return hn::PromoteTo(Floats(), hn::BitCast(half, hn::Set(hn::RebindToUnsigned<decltype(half)>(), bits)));
+  }
+  HWY_INLINE V PlainValues(V codes, std::int64_t index) const {
+    return hn::Mul(F16All(scales_, index), hn::Sub(codes, F16All(offsets_, index)));
+  }
+
+  HWY_INLINE V AnyValues(V codes, std::int64_t index) const {
+    return Values(codes, hn::Set(Floats(), ScaleOf(index)), hn::Set(Floats(), OffsetOf(index)));
+  }
+
+  /// The groups of a block's `kParts` parts of equal size, block by block.
+  template <int kParts>
+  struct Groups {
+    explicit Groups(std::int64_t group) : size(group), left(group) {}
+    HWY_INLINE void Next() {
+      HWY_UNROLL(kParts) for (int part = 0; part < kParts; ++part) {
+        at[part] = index;
+        left -= kBlock / kParts;
+        if (left > 0) continue;
+        ++index;
+        left = size;
+      }
+    }
+    std::int64_t size, left, index = 0;
+    std::int64_t at[kParts] = {};
+  };
+
+  /// One token, 4 bits: weights go from the table to the sum without leaving registers. `kFields` fields of a block's
+  /// words share a group, so groups are multiples of 16 * kFields inputs or whole rows. values(codes, index) gives
+  /// those of group `index`.
+  template <int kFields, class F>
+  HWY_INLINE std::int64_t Dots4(std::int64_t row, const float* HWY_RESTRICT x, float* HWY_RESTRICT acc,
+                                F&& values) const {
     const Floats df;
     const hn::RebindToUnsigned<Floats> du;
     const V codes = hn::Iota(df, 0.0F);
@@ -191,32 +249,65 @@ class Row {
       const std::uint8_t* data = Data(row + half, 0);
       V sums[4];
       HWY_UNROLL(4) for (int r = 0; r < 4; ++r) sums[r] = hn::Load(df, acc + (half + r) * 16);
-      std::int64_t index = (row + half) * groups_, left = group_;
+      Groups<8 / kFields> groups(group_);
       for (std::int64_t k = 0; k < end; k += kBlock, data += 64) {
+        groups.Next();
         HWY_UNROLL(4) for (int r = 0; r < 4; ++r) {
           const std::uint8_t* at = data + r * row_bytes_;
           hwy::Prefetch(at + kRowBlock * row_bytes_);
-          const V table = Values4<kKind>(codes, index + r * groups_);
-          const auto words = hn::BitCast(du, hn::LoadU(hn::Repartition<std::uint8_t, decltype(du)>(), at));
-          V sum = sums[r];
-          const auto field = [&](V in, Words shifted) HWY_ATTR {
-            sum = hn::MulAdd(hn::TableLookupLanes(table, hn::Indices512<float>{shifted.raw}), in, sum);
-          };
-          field(hn::Load(df, x + k), words);
-          field(hn::Load(df, x + k + 16), hn::ShiftRight<4>(words));
-          field(hn::Load(df, x + k + 32), hn::ShiftRight<8>(words));
-          field(hn::Load(df, x + k + 48), hn::ShiftRight<12>(words));
-          field(hn::Load(df, x + k + 64), hn::ShiftRight<16>(words));
-          field(hn::Load(df, x + k + 80), hn::ShiftRight<20>(words));
-          field(hn::Load(df, x + k + 96), hn::ShiftRight<24>(words));
-          field(hn::Load(df, x + k + 112), hn::ShiftRight<28>(words));
-          sums[r] = sum;
+          auto words = hn::BitCast(du, hn::LoadU(hn::Repartition<std::uint8_t, decltype(du)>(), at));
+          HWY_UNROLL(8 / kFields) for (int part = 0; part < 8 / kFields; ++part) {
+            const V table = values(codes, (row + half + r) * groups_ + groups.at[part]);
+            HWY_UNROLL(kFields) for (int f = 0; f < kFields; ++f) {
+              const V in = hn::Load(df, x + k + 16 * (part * kFields + f));
+              sums[r] = hn::MulAdd(hn::TableLookupLanes(table, hn::Indices512<float>{words.raw}), in, sums[r]);
+              words = hn::ShiftRight<4>(words);
+            }
+          }
         }
-        if (left <= kBlock) {
-          ++index;
-          left += group_;
+      }
+      HWY_UNROLL(4) for (int r = 0; r < 4; ++r) hn::Store(sums[r], df, acc + (half + r) * 16);
+    }
+    return end;
+  }
+
+  /// The same for 8 bits; groups are multiples of 32 or whole rows. values(codes, scale, offset).
+  template <class F>
+  HWY_INLINE std::int64_t Dots8(std::int64_t row, const float* HWY_RESTRICT x, float* HWY_RESTRICT acc,
+                                F&& values) const {
+    const Floats df;
+    const hn::RebindToUnsigned<Floats> du;
+    const hn::RebindToSigned<Floats> di;
+    const auto low = hn::Set(du, 255);
+    const std::int64_t end = cols_ / kBlock * kBlock;
+    HWY_UNROLL(1) for (std::int64_t half = 0; half < kRowBlock; half += 4) {
+      const std::uint8_t* data = Data(row + half, 0);
+      V sums[4];
+      HWY_UNROLL(4) for (int r = 0; r < 4; ++r) sums[r] = hn::Load(df, acc + (half + r) * 16);
+      Groups<4> groups(group_);
+      for (std::int64_t k = 0; k < end; k += kBlock, data += kBlock) {
+        groups.Next();
+        HWY_UNROLL(4) for (int r = 0; r < 4; ++r) {
+          const std::uint8_t* at = data + r * row_bytes_;
+          hwy::Prefetch(at + kRowBlock * row_bytes_);
+          hwy::Prefetch(at + kRowBlock * row_bytes_ + 64);
+          auto first = hn::BitCast(du, hn::LoadU(hn::Repartition<std::uint8_t, decltype(du)>(), at));
+          auto second = hn::BitCast(du, hn::LoadU(hn::Repartition<std::uint8_t, decltype(du)>(), at + 64));
+          V scale = hn::Zero(df), offset = hn::Zero(df);
+          HWY_UNROLL(4) for (int f = 0; f < 4; ++f) {
+            if (f == 0 || groups.at[f] != groups.at[f - 1]) {
+              const std::int64_t index = (row + half + r) * groups_ + groups.at[f];
+              scale = hn::Set(df, ScaleOf(index));
+              offset = hn::Set(df, OffsetOf(index));
+            }
+            const V one = hn::ConvertTo(df, hn::BitCast(di, hn::And(first, low)));
+            const V two = hn::ConvertTo(df, hn::BitCast(di, hn::And(second, low)));
+            sums[r] = hn::MulAdd(values(one, scale, offset), hn::Load(df, x + k + 32 * f), sums[r]);
+            sums[r] = hn::MulAdd(values(two, scale, offset), hn::Load(df, x + k + 32 * f + 16), sums[r]);
+            first = hn::ShiftRight<8>(first);
+            second = hn::ShiftRight<8>(second);
+          }
         }
-        left -= kBlock;
       }
       HWY_UNROLL(4) for (int r = 0; r < 4; ++r) hn::Store(sums[r], df, acc + (half + r) * 16);
     }
@@ -245,9 +336,33 @@ class Row {
     return k;
   }
 
+  /// Whole blocks of 8-bit codes; gives the number of codes done.
+  HWY_INLINE std::int64_t Bytes(std::int64_t row, std::int64_t k0, std::int64_t count, const std::uint8_t* data,
+                                float* HWY_RESTRICT out) const {
+    const Floats df;
+    const hn::RebindToUnsigned<Floats> du;
+    const hn::RebindToSigned<Floats> di;
+    const auto lanes = static_cast<std::int64_t>(hn::Lanes(df));
+    std::int64_t k = 0;
+    for (; k + kBlock <= count; k += kBlock) {
+      for (int field = 0; field < 4; ++field) {
+        const std::int64_t index = row * groups_ + (group_ >= cols_ ? 0 : (k0 + k + 32 * field) / group_);
+        const V scale = hn::Set(df, ScaleOf(index)), offset = hn::Set(df, OffsetOf(index));
+        for (std::int64_t j = 0; j < 32; j += lanes) {
+          const auto words =
+              hn::BitCast(du, hn::LoadU(hn::Repartition<std::uint8_t, decltype(du)>(), data + k + 4 * j));
+          const auto codes = hn::And(hn::ShiftRightSame(words, 8 * field), hn::Set(du, 255));
+          hn::Store(Values(hn::ConvertTo(df, hn::BitCast(di, codes)), scale, offset), df, out + k + 32 * field + j);
+        }
+      }
+    }
+    return k;
+  }
+
   /// Fields [first, last) of all words of a block.
   template <int kBits>
-  HWY_INLINE void Fields(const std::uint8_t* data, int first, int last, const Table& table, float* HWY_RESTRICT out) const {
+  HWY_INLINE void Fields(const std::uint8_t* data, int first, int last, const Table& table,
+                         float* HWY_RESTRICT out) const {
     using Few = hn::CappedTag<float, kBits == 2 && HWY_TARGET != HWY_AVX3 ? 8 : 16>;
     const Few df;
     const hn::RebindToUnsigned<Few> du;
@@ -275,7 +390,8 @@ class Row {
   }
 
   /// One block of any width, tail and group.
-  void OneBlock(std::int64_t row, std::int64_t k0, std::int64_t count, const std::uint8_t* data, float* HWY_RESTRICT out) const {
+  void OneBlock(std::int64_t row, std::int64_t k0, std::int64_t count, const std::uint8_t* data,
+                float* HWY_RESTRICT out) const {
     alignas(64) std::uint8_t codes[kBlock];
     unpack_block(data, padded_cols(count), bits_, codes);
     const Floats df;
@@ -321,7 +437,9 @@ namespace {
 HWY_EXPORT(MatMul);
 HWY_EXPORT(Factors);
 
-void matmul_rows(const RowsJob& job, std::int64_t row0, std::int64_t row1) { HWY_DYNAMIC_DISPATCH(MatMul)(job, row0, row1); }
+void matmul_rows(const RowsJob& job, std::int64_t row0, std::int64_t row1) {
+  HWY_DYNAMIC_DISPATCH(MatMul)(job, row0, row1);
+}
 void factors(const QTensor& w, DType compute, std::int64_t row, std::int64_t k0, std::int64_t count, float* out) {
   HWY_DYNAMIC_DISPATCH(Factors)(w, compute, row, k0, count, out);
 }

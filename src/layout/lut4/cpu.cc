@@ -6,6 +6,8 @@
 #include "hwy/foreach_target.h"
 // clang-format on
 #include <algorithm>
+#include <bit>
+#include <cstring>
 
 #include "layout/lut4/kernels.h"
 #include "layout/lut4/lut4.h"
@@ -27,10 +29,8 @@ class Table {
   }
 
 #if HWY_TARGET == HWY_AVX3
-  HWY_INLINE V At(Ints index) const {
-    const Floats df;
-    return hn::TableLookupLanes(hn::Load(df, memory_), hn::Indices512<float>{index.raw});
-  }
+  HWY_INLINE V All() const { return hn::Load(Floats(), memory_); }
+  HWY_INLINE V At(Ints index) const { return hn::TableLookupLanes(All(), hn::Indices512<float>{index.raw}); }
 #else
   HWY_INLINE V At(Ints index) const { return hn::GatherIndex(Floats(), memory_, index); }
 #endif
@@ -64,7 +64,69 @@ class Row {
 
   float Scale(std::int64_t) const { return 1; }
 
+  HWY_INLINE std::int64_t Dots(std::int64_t row, const float* HWY_RESTRICT x, float* HWY_RESTRICT acc) const {
+#if HWY_TARGET == HWY_AVX3
+    // Rows of whole units, none of which two scales share.
+    if (cols_ % kUnit == 0 && block_ % kUnit == 0 && std::has_single_bit(static_cast<std::uint64_t>(block_))) {
+      if (round_to_ == DType::f32) return DotsOfUnits(row, x, acc, [](V v) HWY_ATTR { return v; });
+      return DotsOfUnits(row, x, acc,
+                         [&](V v) HWY_ATTR { return nibble::HWY_NAMESPACE::RoundTo(Floats(), round_to_, v); });
+    }
+#endif
+    (void)row, (void)x, (void)acc;
+    return 0;
+  }
+
  private:
+  static constexpr std::int64_t kUnit = 64;
+
+#if HWY_TARGET == HWY_AVX3
+  /// One token: the 16 values of a unit's scale are computed and rounded once, and go from the table to the sum in
+  /// registers.
+  template <class F>
+  HWY_INLINE std::int64_t DotsOfUnits(std::int64_t row, const float* HWY_RESTRICT x, float* HWY_RESTRICT acc,
+                                      F&& round) const {
+    const Floats df;
+    const hn::RebindToUnsigned<Floats> du;
+    const int shift = std::countr_zero(static_cast<std::uint64_t>(block_));
+    const std::int64_t end = cols_ / 128 * 128, row_bytes = cols_ / 2;
+    const V table = table_.All();
+    HWY_UNROLL(1) for (std::int64_t half = 0; half < kRowBlock; half += 4) {
+      const std::int64_t first = (row + half) * cols_;
+      V sums[4];
+      HWY_UNROLL(4) for (int r = 0; r < 4; ++r) sums[r] = hn::Load(df, acc + (half + r) * 16);
+      for (std::int64_t k = 0; k < end; k += kUnit) {
+        HWY_UNROLL(4) for (int r = 0; r < 4; ++r) {
+          const std::int64_t i = first + r * cols_ + k;
+          const std::uint8_t* from = codes_ + i / 2;
+          if (k % 128 == 0) hwy::Prefetch(from + kRowBlock * row_bytes);
+          const V values = round(hn::Mul(table, hn::Set(df, scales_(i >> shift))));
+          HWY_UNROLL(4) for (int part = 0; part < 4; ++part) {
+            const V weight = hn::TableLookupLanes(values, hn::Indices512<float>{Spread(du, from + 8 * part).raw});
+            sums[r] = hn::MulAdd(weight, hn::Load(df, x + k + 16 * part), sums[r]);
+          }
+        }
+      }
+      HWY_UNROLL(4) for (int r = 0; r < 4; ++r) hn::Store(sums[r], df, acc + (half + r) * 16);
+    }
+    return end;
+  }
+
+  /// 16 codes from 8 bytes, in the low 4 bits of lanes whose other bits mean nothing: lane j has byte j / 2, shifted
+  /// where j is even.
+  template <class D>
+  static HWY_INLINE hn::Vec<D> Spread(D du, const std::uint8_t* from) {
+    alignas(64) static constexpr std::uint32_t kByte[16] = {0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7};
+    alignas(64) static constexpr std::uint32_t kShift[16] = {4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0};
+    std::uint64_t eight;
+    std::memcpy(&eight, from, sizeof eight);
+    const auto all =
+        hn::BitCast(hn::Repartition<std::uint8_t, D>(), hn::Set(hn::Repartition<std::uint64_t, D>(), eight));
+    const auto bytes = hn::TableLookupBytes(all, hn::BitCast(hn::Repartition<std::uint8_t, D>(), hn::Load(du, kByte)));
+    return hn::Shr(hn::BitCast(du, bytes), hn::Load(du, kShift));
+  }
+#endif
+
   HWY_INLINE float One(std::int64_t i, float scale) const {
     const unsigned pair = codes_[i / 2];
     return round_to(round_to_, table_[i % 2 == 0 ? pair >> 4 : pair & 15] * scale);

@@ -1,5 +1,6 @@
 #include "layout/lut4/lut4.h"
 
+#include <bit>
 #include <cstring>
 
 #include "layout/lut4/kernels.h"
@@ -68,7 +69,10 @@ Scales::Scales(const QTensor& w)
     : scale_(w.part[1].data()),
       outer_(w.part[3].data()),
       table_(w.part[4].data()),
-      nested_(nested_of(w).value_or(Nested{})) {}
+      nested_(nested_of(w).value_or(Nested{})) {
+  const auto block = static_cast<std::uint32_t>(nested_.block);
+  if (std::has_single_bit(block)) shift_ = std::countr_zero(block);
+}
 
 void decode_row(const QTensor& w, std::int64_t row, float* out) {
   std::array<float, 16> table;

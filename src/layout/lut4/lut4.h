@@ -75,15 +75,24 @@ class Scales {
  public:
   explicit Scales(const QTensor& w);
   float operator()(std::int64_t block) const {
-    if (nested_.block == 0) return load_as_f32(DType::f32, scale_, block);
-    const float product = load_as_f32(DType::f32, table_, static_cast<std::int64_t>(scale_[block])) *
-                          load_as_f32(DType::f32, outer_, block / nested_.block);
+    if (nested_.block == 0) return f32_at(scale_, block);
+    const std::int64_t outer = shift_ >= 0 ? block >> shift_ : block / nested_.block;
+    const float product = f32_at(table_, static_cast<std::int64_t>(scale_[block])) * f32_at(outer_, outer);
+    if (nested_.dtype == DType::f32) return product + nested_.offset;
     return round_to(nested_.dtype, round_to(nested_.dtype, product) + nested_.offset);
   }
 
  private:
+  static float f32_at(const std::byte* from, std::int64_t index) {
+    float value;
+    __builtin_memcpy(&value, from + 4 * index, sizeof value);
+    return value;
+  }
+
   const std::byte *scale_, *outer_, *table_;
   Nested nested_;  ///< block 0: not nested
+  int shift_ =
+      -1;  ///< log2 of nested_.block, where it is a power of two: a division costs as much as a block of weights
 };
 
 /// Row `row` as f32 products, before any rounding.

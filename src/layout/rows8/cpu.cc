@@ -164,7 +164,7 @@ void values(const QTensor& w, std::int64_t row, float* out) {
 }
 
 void matmul(const QTensor& w, const MatArgs& args, Exec& exec) {
-  if (is_llm_int8(w)) return llm_int8_matmul(w, args, exec, &int8_dots_cpu);
+  if (is_llm_int8(w)) return llm_int8_matmul(w, args, exec, kCpuSteps);
   cpu_matmul(cpu_rows(), best_isa(), w, args, exec);
 }
 void decode(const QTensor& w, std::int64_t row0, std::int64_t rows, float* out, Exec& exec) {

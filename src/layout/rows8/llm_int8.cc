@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "layout/cpu_matmul.h"
 #include "layout/rows8/rows8.h"
 
 namespace nibble::rows8 {
@@ -23,38 +24,47 @@ struct Activations {
 
 float to_half(float value) { return f16_to_f32(f32_to_f16(value)); }
 
-/// Codes and scale of token `t`.
-void quantize_token(std::int64_t t, std::int64_t cols, float threshold, const Activations& a) {
-  const float* x = a.x.data() + t * cols;
-  std::int8_t* codes = a.codes.data() + t * cols;
+float quantize_ref(const float* x, std::int64_t count, float threshold, std::int8_t* codes) {
   const bool split = threshold > 0;
   float largest = 0;
-  for (std::int64_t k = 0; k < cols; ++k) {
+  for (std::int64_t k = 0; k < count; ++k) {
     const float h = std::abs(to_half(x[k]));
     if (split && h >= threshold) continue;
     if (!(h <= largest)) largest = h;  // also takes a NaN, and then keeps it
     if (std::isnan(largest)) break;
   }
-  a.scale[static_cast<std::size_t>(t)] = largest;
   const float inverse = 1.0F / largest * 127.0F;
-  for (std::int64_t k = 0; k < cols; ++k) {
+  for (std::int64_t k = 0; k < count; ++k) {
     const float h = to_half(x[k]);
     const float code = std::nearbyint(h * inverse);
     const bool zero = (split && std::abs(h) >= threshold) || !std::isfinite(code);
     codes[k] = zero ? std::int8_t{0} : static_cast<std::int8_t>(std::clamp(code, -128.0F, 127.0F));
   }
+  return largest;
+}
+
+void mark_outliers_ref(const float* x, std::int64_t count, float threshold, std::uint8_t* out) {
+  for (std::int64_t k = 0; k < count; ++k) {
+    if (std::abs(to_half(x[k])) >= threshold) out[k] = 1;
+  }
+}
+
+void int8_dots_ref(const std::int8_t* weights, std::int64_t rows, const std::int8_t* codes, std::int64_t count,
+                   std::int64_t* sums) {
+  for (std::int64_t r = 0; r < rows; ++r) {
+    std::int64_t sum = 0;
+    for (std::int64_t k = 0; k < count; ++k) sum += std::int32_t{weights[r * count + k]} * codes[k];
+    sums[r] = sum;
+  }
 }
 
 /// Marks and lists the outlier columns; their codes become 0 when there are several tokens.
 std::span<const std::int32_t> find_outliers(std::int64_t m, std::int64_t cols, float threshold, const Activations& a,
-                                            Exec& exec) {
+                                            const LlmInt8Steps& steps, Exec& exec) {
   exec.pool.run(cols, 64, [&](std::int64_t begin, std::int64_t end, int) {
     std::fill(a.is_outlier.begin() + begin, a.is_outlier.begin() + end, std::uint8_t{0});
     for (std::int64_t t = 0; t < m; ++t) {
-      for (std::int64_t k = begin; k < end; ++k) {
-        const float h = std::abs(to_half(a.x[static_cast<std::size_t>(t * cols + k)]));
-        if (h >= threshold) a.is_outlier[static_cast<std::size_t>(k)] = 1;
-      }
+      steps.mark_outliers(a.x.data() + t * cols + begin, end - begin, threshold, a.is_outlier.data() + begin);
     }
     for (std::int64_t t = 0; m > 1 && t < m; ++t) {
       for (std::int64_t k = begin; k < end; ++k) {
@@ -85,12 +95,12 @@ struct RowRange {
 constexpr std::int64_t kRows = 8;
 
 void multiply_rows(const QTensor& w, const MatArgs& args, const Activations& a, std::span<const std::int32_t> columns,
-                   DType compute, Int8Dots dots, const RowRange& range) {
+                   DType compute, const LlmInt8Steps& steps, const RowRange& range) {
   const auto* q = reinterpret_cast<const std::int8_t*>(w.part[0].data());
   for (std::int64_t row = range.begin; row < range.end; row += kRows) {
     const std::int64_t rows = std::min(kRows, range.end - row);
     for (std::int64_t t = 0; t < args.m; ++t) {
-      dots(q + row * w.cols, rows, a.codes.data() + t * w.cols, w.cols, range.sums);
+      steps.dots(q + row * w.cols, rows, a.codes.data() + t * w.cols, w.cols, range.sums);
       for (std::int64_t r = 0; r < rows; ++r) {
         const float scales = a.scale[static_cast<std::size_t>(t)] * w.part[1].at(row + r);
         float y = static_cast<float>(range.sums[r]) * scales * kInverseSquare;
@@ -142,16 +152,9 @@ void llm_int8_decode(const QTensor& w, std::int64_t row0, std::int64_t rows, flo
   });
 }
 
-void int8_dots_ref(const std::int8_t* weights, std::int64_t rows, const std::int8_t* codes, std::int64_t count,
-                   std::int64_t* sums) {
-  for (std::int64_t r = 0; r < rows; ++r) {
-    std::int64_t sum = 0;
-    for (std::int64_t k = 0; k < count; ++k) sum += std::int32_t{weights[r * count + k]} * codes[k];
-    sums[r] = sum;
-  }
-}
+const LlmInt8Steps kRefSteps{&int8_dots_ref, &quantize_ref, &mark_outliers_ref};
 
-void llm_int8_matmul(const QTensor& w, const MatArgs& args, Exec& exec, Int8Dots dots) {
+void llm_int8_matmul(const QTensor& w, const MatArgs& args, Exec& exec, const LlmInt8Steps& steps) {
   const Arena::Scope scope(exec.arena);
   const float threshold = threshold_of(w);
   const std::span<float> x = exec.arena.take<float>(args.m * w.cols);
@@ -162,18 +165,18 @@ void llm_int8_matmul(const QTensor& w, const MatArgs& args, Exec& exec, Int8Dots
                       .columns = exec.arena.take<std::int32_t>(w.cols)};
   exec.pool.run(args.m, 1, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t t = begin; t < end; ++t) {
-      for (std::int64_t k = 0; k < w.cols; ++k)
-        x[static_cast<std::size_t>(t * w.cols + k)] = round_to(exec.compute, args.x[t * args.ldx + k]);
-      quantize_token(t, w.cols, threshold, a);
+      float* row = x.data() + t * w.cols;
+      round_row(exec.compute, args.x + t * args.ldx, w.cols, row, w.cols);
+      a.scale[static_cast<std::size_t>(t)] = steps.quantize(row, w.cols, threshold, a.codes.data() + t * w.cols);
     }
   });
   std::span<const std::int32_t> columns;
-  if (threshold > 0) columns = find_outliers(args.m, w.cols, threshold, a, exec);
+  if (threshold > 0) columns = find_outliers(args.m, w.cols, threshold, a, steps, exec);
   const std::span<std::int64_t> sums = exec.arena.take<std::int64_t>(kRows * exec.pool.size());
   const auto each = static_cast<std::int64_t>(columns.size());
   const std::span<float> values = exec.arena.take<float>(each * exec.pool.size());
   exec.pool.run(w.rows, kRows, [&](std::int64_t begin, std::int64_t end, int worker) {
-    multiply_rows(w, args, a, columns, exec.compute, dots,
+    multiply_rows(w, args, a, columns, exec.compute, steps,
                   {begin, end, sums.data() + worker * kRows, values.data() + worker * each});
   });
 }

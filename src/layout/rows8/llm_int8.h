@@ -36,20 +36,25 @@ inline float llm_int8_value(std::int8_t q, float scale) {
   return static_cast<float>(q) * scale * 7.874015718698502e-3F;
 }
 
-/// Exact dot products of `rows` rows of int8 weights (row stride `count`, any alignment) with one row of codes.
-using Int8Dots = void (*)(const std::int8_t* weights, std::int64_t rows, const std::int8_t* codes, std::int64_t count,
-                          std::int64_t* sums);
+/// The steps that are worth vectors. All are exact or follow the formulas above bit for bit, so every target gives the
+/// same.
+struct LlmInt8Steps {
+  /// Dot products of `rows` rows of int8 weights (row stride `count`, any alignment) with one row of codes.
+  void (*dots)(const std::int8_t* weights, std::int64_t rows, const std::int8_t* codes, std::int64_t count,
+               std::int64_t* sums);
+  /// a[t] and s[t] of one token (its outlier entries are 0); gives s[t].
+  float (*quantize)(const float* x, std::int64_t count, float threshold, std::int8_t* codes);
+  /// out[k] = 1 where |h| >= threshold; others are left alone.
+  void (*mark_outliers)(const float* x, std::int64_t count, float threshold, std::uint8_t* out);
+};
+
+/// Plain C++, and Highway.
+extern const LlmInt8Steps kRefSteps, kCpuSteps;
 
 /// The product above.
-void llm_int8_matmul(const QTensor& w, const MatArgs& args, Exec& exec, Int8Dots dots);
+void llm_int8_matmul(const QTensor& w, const MatArgs& args, Exec& exec, const LlmInt8Steps& steps);
 
 /// Rows as f32.
 void llm_int8_decode(const QTensor& w, std::int64_t row0, std::int64_t rows, float* out, Exec& exec);
-
-/// Plain C++, and Highway.
-void int8_dots_ref(const std::int8_t* weights, std::int64_t rows, const std::int8_t* codes, std::int64_t count,
-                   std::int64_t* sums);
-void int8_dots_cpu(const std::int8_t* weights, std::int64_t rows, const std::int8_t* codes, std::int64_t count,
-                   std::int64_t* sums);
 
 }  // namespace nibble::rows8

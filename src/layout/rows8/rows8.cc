@@ -20,7 +20,7 @@ void decode_row(const QTensor& w, std::int64_t row, float* out) {
 }
 
 void ref_matmul(const QTensor& w, const MatArgs& args, Exec& exec) {
-  if (is_llm_int8(w)) return llm_int8_matmul(w, args, exec, &int8_dots_ref);
+  if (is_llm_int8(w)) return llm_int8_matmul(w, args, exec, kRefSteps);
   ref::matmul(w, args, exec, &decode_row);
 }
 void ref_decode(const QTensor& w, std::int64_t row0, std::int64_t rows, float* out, Exec& exec) {
@@ -35,7 +35,8 @@ constexpr std::string_view kParts[] = {"q", "scale", "threshold"};
 Tensor spread(const View& scale, std::int64_t rows) {
   Tensor out({rows}, scale.dtype());
   const std::size_t size = size_of(scale.dtype());
-  for (std::size_t r = 0; r < static_cast<std::size_t>(rows); ++r) std::copy_n(scale.data(), size, out.data() + r * size);
+  for (std::size_t r = 0; r < static_cast<std::size_t>(rows); ++r)
+    std::copy_n(scale.data(), size, out.data() + r * size);
   return out;
 }
 
@@ -45,8 +46,10 @@ constexpr Layout kLayout{"rows8", kParts, {&kRef, &kCpu}};
 
 QTensor make(const View& q, const View& scale, DType dtype, std::shared_ptr<const void> owner) {
   if (q.rank() != 2) throw bad_input("rows8 codes: shape ", to_string(q.shape()), ", expected two dimensions");
-  if (!is_code(q.dtype())) throw bad_input("rows8 codes: dtype ", name_of(q.dtype()), " (i8 and the f8 types are supported)");
-  if (!is_value(scale.dtype())) throw bad_input("rows8 scale: dtype ", name_of(scale.dtype()), " (f32, f16 and bf16 are supported)");
+  if (!is_code(q.dtype()))
+    throw bad_input("rows8 codes: dtype ", name_of(q.dtype()), " (i8 and the f8 types are supported)");
+  if (!is_value(scale.dtype()))
+    throw bad_input("rows8 scale: dtype ", name_of(scale.dtype()), " (f32, f16 and bf16 are supported)");
   if (!is_value(dtype)) throw bad_input("rows8 values: dtype ", name_of(dtype), " (f32, f16 and bf16 are supported)");
   const std::int64_t rows = q.dim(0);
   if (scale.count() != rows && scale.count() != 1) {
@@ -66,7 +69,8 @@ QTensor make(const View& q, const View& scale, DType dtype, std::shared_ptr<cons
   } else {
     const Tensor all = spread(scale, rows);
     w.part[1] = all.view();
-    w.owner = std::make_shared<std::pair<std::shared_ptr<const void>, std::shared_ptr<const void>>>(w.owner, all.owner());
+    w.owner =
+        std::make_shared<std::pair<std::shared_ptr<const void>, std::shared_ptr<const void>>>(w.owner, all.owner());
   }
   return w;
 }

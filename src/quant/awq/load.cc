@@ -8,14 +8,35 @@
 namespace nibble::awq {
 namespace {
 
+/// An 8 x 8 matrix of bytes, one row per word, transposed.
+void transpose_bytes(std::uint64_t (&rows)[8]) {
+  const auto swap = [&](int distance, int shift, std::uint64_t mask) {
+    for (int i = 0; i < 8; ++i) {
+      if ((i & distance) != 0) continue;
+      const std::uint64_t moved = (rows[i] >> shift ^ rows[i + distance]) & mask;
+      rows[i + distance] ^= moved;
+      rows[i] ^= moved << shift;
+    }
+  };
+  swap(4, 32, 0x00000000FFFFFFFFULL);
+  swap(2, 16, 0x0000FFFF0000FFFFULL);
+  swap(1, 8, 0x00FF00FF00FF00FFULL);
+}
+
+/// Words of eight outputs of one input: eight inputs at a time, turned.
 void fill_gemm(const ModuleParts& parts, const affine::CodeBlock& block) {
   const std::int64_t words = parts.rows / 8;
-  for (std::int64_t k = 0; k < block.cols; ++k) {
+  for (std::int64_t k = 0; k < block.cols; k += 8) {
+    const std::int64_t some = std::min<std::int64_t>(8, block.cols - k);
     const std::byte* row = parts.qweight.data() + ((block.col0 + k) * words + block.row0 / 8) * 4;
     for (std::int64_t c = 0; c < block.rows / 8; ++c) {
-      const std::uint32_t word = word_at(row, c);
-      std::uint8_t* codes = block.codes + 8 * c * affine::kBlockCols + k;
-      for (std::size_t i = 0; i < 8; ++i) codes[kGemmOrder[i] * affine::kBlockCols] = word >> (4 * i) & 15;
+      std::uint64_t codes[8] = {};
+      for (std::int64_t i = 0; i < some; ++i) codes[i] = spread_nibbles(word_at(row, i * words + c));
+      transpose_bytes(codes);
+      for (std::size_t i = 0; i < 8; ++i) {
+        std::uint8_t* to = block.codes + (8 * c + kGemmOrder[i]) * affine::kBlockCols + k;
+        std::memcpy(to, &codes[i], static_cast<std::size_t>(some));
+      }
     }
   }
 }
@@ -77,7 +98,10 @@ Tensor padding(const View& matrix, std::int64_t groups) {
 
 Tensor as_f16(const View& codes) {
   Tensor out(codes.shape(), DType::f16);
-  for (std::int64_t i = 0; i < codes.count(); ++i) store_from_f32(DType::f16, out.data(), i, codes.at(i));
+  const std::array<std::uint16_t, 257> f16 = small_f16();
+  for (std::int64_t i = 0; i < codes.count(); ++i) {
+    std::memcpy(out.data() + 2 * i, &f16[std::to_integer<std::size_t>(codes.data()[i])], 2);
+  }
   return out;
 }
 
@@ -112,10 +136,15 @@ LinearWeights Reader::load(const std::string& module, LinearSize size, Exec& exe
   record->scales_padding = padding(factors.scales, parts.groups);
   record->zeros_padding = padding(factors.zeros, parts.groups);
   const bool fast = parts.variant == Variant::gemv_fast || parts.variant == Variant::llm_awq;
-  affine::Parts packed{.rows = parts.rows, .cols = parts.cols, .group = parts.group, .bits = 4,
-                       .offset_kind = fast ? affine::Offset::shift : affine::Offset::zero_point, .dtype = DType::f32,
+  affine::Parts packed{.rows = parts.rows,
+                       .cols = parts.cols,
+                       .group = parts.group,
+                       .bits = 4,
+                       .offset_kind = fast ? affine::Offset::shift : affine::Offset::zero_point,
+                       .dtype = DType::f32,
                        .scale = columns(factors.scales, 0, parts.groups),
-                       .offset = columns(factors.zeros, 0, parts.groups), .order = {}};
+                       .offset = columns(factors.zeros, 0, parts.groups),
+                       .order = {}};
   if (fast) {
     flip_signs(packed.offset);  // stored is -(scale * zero), a shift is subtracted
   } else {
@@ -138,7 +167,8 @@ LinearSize Reader::size(std::string_view module) const {
 std::string Reader::describe(std::string_view module) const {
   const ModuleParts parts = this->parts(PackedModule(*checkpoint_, std::string(module)), {});
   std::string text = cat(name_of(parts.variant), " int4, group_size ", parts.group);
-  if (!config_.version.empty() && config_.version != name_of(parts.variant)) text += cat(" (version ", config_.version, ")");
+  if (!config_.version.empty() && config_.version != name_of(parts.variant))
+    text += cat(" (version ", config_.version, ")");
   const bool scaled = parts.variant == Variant::gemv_fast || parts.variant == Variant::llm_awq;
   return text + (scaled ? ", zero points stored scaled, as -scale * z" : ", zero points as they are");
 }

@@ -5,9 +5,7 @@
 
 namespace nibble {
 
-const TensorEntry* PackedModule::find(std::string_view part) const {
-  return checkpoint_.find(cat(module_, ".", part));
-}
+const TensorEntry* PackedModule::find(std::string_view part) const { return checkpoint_.find(cat(module_, ".", part)); }
 
 const TensorEntry& PackedModule::need(std::string_view part) const {
   return quant::need_tensor(checkpoint_, cat(module_, ".", part));
@@ -16,7 +14,7 @@ const TensorEntry& PackedModule::need(std::string_view part) const {
 void PackedModule::expect(const TensorEntry& tensor, DType dtype, const Shape& shape, std::string_view because) {
   if (tensor.view.dtype() == dtype && tensor.view.shape() == shape) return;
   throw wrong_tensor(tensor, "found ", name_of(tensor.view.dtype()), " ", to_string(tensor.view.shape()), ", expected ",
-             name_of(dtype), " ", to_string(shape), " (", because, ")");
+                     name_of(dtype), " ", to_string(shape), " (", because, ")");
 }
 
 void PackedModule::expect_float(const TensorEntry& tensor, const Shape& shape, std::string_view because) {
@@ -48,16 +46,41 @@ std::vector<std::string> modules_with(const Checkpoint& checkpoint, std::initial
   return modules;
 }
 
-Tensor transposed(const View& matrix) {
-  const std::int64_t rows = matrix.dim(0), cols = matrix.dim(1);
-  const auto size = static_cast<std::int64_t>(size_of(matrix.dtype()));
-  Tensor out({cols, rows}, matrix.dtype());
-  for (std::int64_t r = 0; r < rows; ++r) {
-    for (std::int64_t c = 0; c < cols; ++c) {
-      std::memcpy(out.data() + (c * rows + r) * size, matrix.data() + (r * cols + c) * size, static_cast<std::size_t>(size));
+namespace {
+
+template <class T>
+void transpose_into(const std::byte* from, std::int64_t rows, std::int64_t cols, std::byte* to) {
+  constexpr std::int64_t kTile = 32;
+  constexpr std::int64_t kSize = sizeof(T);
+  for (std::int64_t r0 = 0; r0 < rows; r0 += kTile) {
+    for (std::int64_t c0 = 0; c0 < cols; c0 += kTile) {
+      for (std::int64_t c = c0; c < std::min(cols, c0 + kTile); ++c) {
+        for (std::int64_t r = r0; r < std::min(rows, r0 + kTile); ++r) {
+          std::memcpy(to + (c * rows + r) * kSize, from + (r * cols + c) * kSize, sizeof(T));
+        }
+      }
     }
   }
+}
+
+}  // namespace
+
+Tensor transposed(const View& matrix) {
+  const std::int64_t rows = matrix.dim(0), cols = matrix.dim(1);
+  Tensor out({cols, rows}, matrix.dtype());
+  switch (size_of(matrix.dtype())) {
+    case 1: transpose_into<std::uint8_t>(matrix.data(), rows, cols, out.data()); break;
+    case 2: transpose_into<std::uint16_t>(matrix.data(), rows, cols, out.data()); break;
+    case 4: transpose_into<std::uint32_t>(matrix.data(), rows, cols, out.data()); break;
+    default: transpose_into<std::uint64_t>(matrix.data(), rows, cols, out.data());
+  }
   return out;
+}
+
+std::array<std::uint16_t, 257> small_f16() {
+  std::array<std::uint16_t, 257> table;
+  for (std::size_t i = 0; i < table.size(); ++i) table[i] = f32_to_f16(static_cast<float>(i));
+  return table;
 }
 
 }  // namespace nibble

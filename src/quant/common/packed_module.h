@@ -1,6 +1,7 @@
 // The tensors of one linear module whose codes are packed into words (qweight, qzeros, ...), and the modules that have
 // such tensors.
 #pragma once
+#include <array>
 #include <initializer_list>
 #include <string>
 #include <string_view>
@@ -53,5 +54,8 @@ inline std::uint32_t word_at(const std::byte* words, std::int64_t index) {
 
 /// [rows, cols] as [cols, rows], the same bytes per element.
 Tensor transposed(const View& matrix);
+
+/// The integers 0 to 256 in f16: zero points.
+std::array<std::uint16_t, 257> small_f16();
 
 }  // namespace nibble

@@ -1,8 +1,9 @@
 #include <algorithm>
+#include <cstring>
 
 #include "layout/affine/affine.h"
-#include "quant/gptq/gptq.h"
 #include "quant/common/bit_stream.h"
+#include "quant/gptq/gptq.h"
 
 namespace nibble::gptq {
 namespace {
@@ -30,16 +31,20 @@ void fill_by_order(const ModuleParts& parts, const affine::CodeBlock& block) {
 }
 
 /// Zero points as integers in f16, [rows, groups]: at most 256, so exact.
-Tensor zero_points(const ModuleParts& parts, Zeros zeros) {
+Tensor zero_points(const ModuleParts& parts, Zeros zeros, Exec& exec) {
   Tensor out({parts.rows, parts.groups}, DType::f16);
   const std::int64_t words = parts.rows * parts.spec.bits / 32;
-  for (std::int64_t g = 0; g < parts.groups; ++g) {
-    for (std::int64_t n = 0; n < parts.rows; ++n) {
-      const std::uint32_t field = code_in(parts.qzeros.data() + g * words * 4, 1, parts.spec.bits, n);
-      store_from_f32(DType::f16, out.data(), n * parts.groups + g,
-                     static_cast<float>(field + (zeros == Zeros::v1 ? 1 : 0)));
+  const std::array<std::uint16_t, 257> f16 = small_f16();
+  const std::uint32_t add = zeros == Zeros::v1 ? 1 : 0;
+  exec.pool.run(parts.rows, 64, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t g = 0; g < parts.groups; ++g) {
+      const std::byte* fields = parts.qzeros.data() + g * words * 4;
+      for (std::int64_t n = begin; n < end; ++n) {
+        const std::uint16_t value = f16[code_in(fields, 1, parts.spec.bits, n) + add];
+        std::memcpy(out.data() + (n * parts.groups + g) * 2, &value, sizeof value);
+      }
     }
-  }
+  });
   return out;
 }
 
@@ -58,9 +63,15 @@ LinearWeights Reader::load(const std::string& module, LinearSize size, Exec& exe
   auto record = std::make_shared<Record>();
   record->zeros = zeros_of(parts).zeros;
   record->blank_g_idx = parts.blank_g_idx;
-  affine::Parts packed{.rows = parts.rows, .cols = parts.cols, .group = parts.group, .bits = parts.spec.bits,
-                       .offset_kind = affine::Offset::zero_point, .dtype = DType::f32,
-                       .scale = transposed(parts.scales), .offset = zero_points(parts, record->zeros), .order = {}};
+  affine::Parts packed{.rows = parts.rows,
+                       .cols = parts.cols,
+                       .group = parts.group,
+                       .bits = parts.spec.bits,
+                       .offset_kind = affine::Offset::zero_point,
+                       .dtype = DType::f32,
+                       .scale = transposed(parts.scales),
+                       .offset = zero_points(parts, record->zeros, exec),
+                       .order = {}};
   const auto fill = parts.order.empty() ? &fill_in_order : &fill_by_order;
   if (!parts.order.empty()) packed.order = Tensor(View(parts.order.data(), {parts.cols}, DType::i32));
   LinearWeights linear;
