@@ -36,6 +36,7 @@ enum class Slot : std::uint8_t {
   gate,
   up,
   down,
+  activation,  ///< the MLP's, which AWQ gives a tensor "scales" (AutoAWQ's ScaledActivation)
   router,  ///< mixture of experts: scores the experts; gate, up and down then have a second "{}", the expert's number
   experts_gate_up,  ///< tensor with the weights of all experts' gate and up, [experts, 2 * intermediate, hidden]
   experts_down,     ///< tensor [experts, hidden, intermediate]

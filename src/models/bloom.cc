@@ -17,6 +17,7 @@ ArchSpec bloom() {
       {Slot::mlp_norm, "h.{}.post_attention_layernorm"},
       {Slot::up, "h.{}.mlp.dense_h_to_4h"},
       {Slot::down, "h.{}.mlp.dense_4h_to_h"},
+      {Slot::activation, "h.{}.mlp.gelu_impl"},
       {Slot::final_norm, "ln_f"},
       {Slot::head, "lm_head"},
   };

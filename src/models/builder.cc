@@ -280,6 +280,10 @@ class Builder {
     if (arch_.find(Slot::gate) != nullptr) made.gate = linear(Slot::gate, layer, widening, config_.mlp_bias);
     made.up = linear(Slot::up, layer, widening, config_.mlp_bias);
     made.down = linear(Slot::down, layer, {widening.inputs, widening.outputs}, config_.mlp_bias);
+    if (arch_.find(Slot::activation) != nullptr) {
+      const std::string scales = module_name(Slot::activation, layer) + ".scales";
+      if (weights_.find(scales) != nullptr) made.activation_scales = vector(scales, widening.outputs);
+    }
     return made;
   }
 

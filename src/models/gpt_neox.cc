@@ -17,6 +17,7 @@ ArchSpec gpt_neox() {
       {Slot::mlp_norm, "layers.{}.post_attention_layernorm"},
       {Slot::up, "layers.{}.mlp.dense_h_to_4h"},
       {Slot::down, "layers.{}.mlp.dense_4h_to_h"},
+      {Slot::activation, "layers.{}.mlp.act"},
       {Slot::final_norm, "final_layer_norm"},
       {Slot::head, "embed_out"},
       {Slot::head, "lm_head"},  // what Transformers 5.24 calls it in memory

@@ -11,6 +11,7 @@ ArchSpec starcoder2() {
                 [](const Name& n) { return n.slot == Slot::gate || n.slot == Slot::up || n.slot == Slot::down; });
   a.names.push_back({Slot::up, "layers.{}.mlp.c_fc"});
   a.names.push_back({Slot::down, "layers.{}.mlp.c_proj"});
+  a.names.push_back({Slot::activation, "layers.{}.mlp.act"});
   a.keys.norm_eps = {"norm_epsilon"};
   a.defaults.activation = "gelu_pytorch_tanh";
   a.defaults.norm_eps = 1e-5;

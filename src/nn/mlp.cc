@@ -11,6 +11,10 @@ void Mlp::forward(const float* x, std::int64_t rows, float* y, Exec& exec) const
   if (gate.weight.empty()) {
     up.forward(x, rows, inner, exec);
     exec.ops().activate(activation, inner, count, inner, exec);
+    const auto width = static_cast<std::int64_t>(activation_scales.size());
+    for (std::int64_t row = 0; width > 0 && row < rows; ++row) {
+      for (std::int64_t i = 0; i < width; ++i) inner[row * width + i] /= activation_scales[static_cast<std::size_t>(i)];
+    }
   } else {
     float* gated = exec.arena.take<float>(count).data();
     const std::array<LinearJob, 2> jobs{{{&gate, gated}, {&up, inner}}};

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "support/edited_checkpoint.h"
 #include "support/loaded_model.h"
 #include "support/test_support.h"
 
@@ -178,6 +179,33 @@ TEST(Model, NamesTheTensorOfAnExpert) {
             "[41, 32]");
   EXPECT_EQ(error_of("mixtral", "num_experts_per_tok", 5),
             "/config.json: field num_experts_per_tok is 5, but there are 4 experts");
+}
+
+// AutoAWQ divides the activation of families without a gate by scales that it multiplied into the next weight.
+TEST(Model, ScaledActivationsUndoWhatTheNextWeightWasScaledBy) {
+  for (const std::string name : {"bloom", "neox", "starcoder2"}) {
+    const fs::path folder = test::data("models") / name;
+    test::EditedCheckpoint edited(*Checkpoint::open(folder.string()));
+    const std::string layer = name == "bloom"  ? "transformer.h.1.mlp."
+                              : name == "neox" ? "gpt_neox.layers.1.mlp."
+                                               : "model.layers.1.mlp.";
+    Tensor& down = edited.tensors.at(layer + (name == "starcoder2" ? "c_proj.weight" : "dense_4h_to_h.weight"));
+    const std::int64_t width = down.shape()[1];
+    Tensor scales({width}, DType::f32), scaled(down.shape(), DType::f32);
+    for (std::int64_t i = 0; i < width; ++i) scales.as<float>()[static_cast<std::size_t>(i)] = i % 3 == 0 ? 4 : 0.5F;
+    for (std::int64_t i = 0; i < down.count(); ++i) {
+      scaled.as<float>()[static_cast<std::size_t>(i)] = down.view().at(i) * scales.view().at(i % width);
+    }
+    down = scaled;
+    edited.tensors.emplace(layer + (name == "bloom" ? "gelu_impl.scales" : "act.scales"), scales);
+    const test::TempDir dir;
+    edited.write(dir / "scaled");
+    const Goldens g(folder / "golden.safetensors");
+    EXPECT_LT(relative_error(LoadedModel(dir / "scaled").one_shot(g.ids(0)), g.logits("f32", 0)), kF32Bound) << name;
+    edited.tensors.at(layer + (name == "bloom" ? "gelu_impl.scales" : "act.scales")) = Tensor({width + 1}, DType::f32);
+    edited.write(dir / "wrong");
+    EXPECT_THROW(LoadedModel(dir / "wrong"), Error);
+  }
 }
 
 TEST(Model, RefusesWhatItCannotCompute) {
