@@ -160,7 +160,8 @@ TokenIds PreTrainedModel::generate(const TokenIds& input_ids, const GenerationCo
     return id < 0 || !config.streamer || config.streamer(id);
   };
   const Generated made = nibble::generate(*state_->model, nullptr, input_ids, options, state_->exec, on_token);
-  TokenIds out = input_ids;
+  // An encoder-decoder's sequence is the answer alone, from the token that its decoder begins with.
+  TokenIds out = state_->model->info().encoder_decoder ? TokenIds{*options.decoder_start} : input_ids;
   out.insert(out.end(), made.ids.begin(), made.ids.end());
   return out;
 }

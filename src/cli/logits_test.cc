@@ -3,7 +3,7 @@
 
 #include "base/json.h"
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/writer.h"
+#include "run/generate.h"
 #include "support/test_support.h"
 
 namespace nibble {
@@ -39,7 +39,11 @@ class Logits : public testing::Test {
     return test::run_command(test::nibble_binary().string() + " logits " + model(name).string() + " --dtype f32 -o " +
                              (dir_ / "out.safetensors").string() + " " + flags);
   }
-  std::shared_ptr<const Checkpoint> out() const { return Checkpoint::open((dir_ / "out.safetensors").string()); }
+  /// The output of the last run.
+  std::shared_ptr<const Checkpoint> out() {
+    out_ = Checkpoint::open((dir_ / "out.safetensors").string());
+    return out_;
+  }
   /// One line on standard error that has `part`, exit code 2.
   void expect_refused(const Ran& ran, const std::string& part) {
     EXPECT_EQ(ran.code, 2) << ran.err;
@@ -47,6 +51,7 @@ class Logits : public testing::Test {
     EXPECT_EQ(ran.err.find('\n'), ran.err.size() - 1) << ran.err;
   }
   test::TempDir dir_;
+  std::shared_ptr<const Checkpoint> out_;  ///< keeps what is compared
 };
 
 TEST_F(Logits, OfAnEncoderDecoder) {
@@ -115,6 +120,64 @@ TEST_F(Logits, OfVit) {
   expect_refused(run("vit", "--pixels " + (model("vit") / "model.safetensors").string()),
                  "model.safetensors: tensor pixel_values is missing");
   expect_refused(run("vit", "--ids x"), "ViTForImageClassification has no use for --ids");
+}
+
+/// A tokenizer.json of T5's kind for 96 ids: <pad>, </s>, <unk>, then words of one letter.
+Json letters_tokenizer() {
+  Json::Array vocab{Json::Array{"<pad>", 0.0}, Json::Array{"</s>", 0.0}, Json::Array{"<unk>", 0.0}};
+  for (int i = 3; i < 96; ++i) {
+    const std::string letter(1, static_cast<char>(i < 29 ? 'a' + i - 3 : 'A' + (i - 29) % 26));
+    std::string word = "\u2581";
+    for (int n = 0; n <= (i - 3) / 26; ++n) word += letter;
+    vocab.push_back(Json::Array{word, -1.0 - i});
+  }
+  Json json = Json::parse(R"({"version": "1.0", "normalizer": null,
+    "added_tokens": [{"id": 0, "content": "<pad>", "special": true, "single_word": false, "lstrip": false,
+                      "rstrip": false, "normalized": false},
+                     {"id": 1, "content": "</s>", "special": true, "single_word": false, "lstrip": false,
+                      "rstrip": false, "normalized": false}],
+    "pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": true},
+    "post_processor": {"type": "TemplateProcessing",
+      "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
+      "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+      "special_tokens": {"</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}}},
+    "decoder": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": true}})",
+                          "tokenizer");
+  json.set("model", Json::Object{{"type", "Unigram"}, {"unk_id", 2}, {"vocab", std::move(vocab)}});
+  return json;
+}
+
+TEST_F(Logits, RunAnswersWithAT5) {
+  const fs::path folder = dir_ / "t5";
+  fs::create_directory(folder);
+  for (const char* file : {"config.json", "model.safetensors"}) fs::copy_file(model("t5") / file, folder / file);
+  test::write_text(folder / "tokenizer.json", letters_tokenizer().dump());
+  const std::string command =
+      test::nibble_binary().string() + " run " + folder.string() + " --dtype f32 -p 'a b c' -n 7 --ignore-eos";
+  const Ran ran = test::run_command(command + " --json");
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const Json answer = Json::parse(ran.out, "answer");
+  EXPECT_EQ(answer.find("prompt_tokens")->integer(""), 4);  // a b c </s>
+  std::vector<std::int32_t> ids;
+  for (const Json& id : answer.find("ids")->array("")) ids.push_back(static_cast<std::int32_t>(id.integer("")));
+
+  ThreadPool pool(1);
+  Arena arena;
+  Exec exec{Target::cpu, pool, arena, DType::f32};
+  const auto t5 = Model::load(Checkpoint::open(folder.string()), {}, exec);
+  GenerateOptions options;
+  options.decoder_start = 0;
+  options.max_new_tokens = 7;
+  const Generated expected =
+      generate(*t5, Tokenizer::open(folder), std::vector<std::int32_t>{3, 4, 5, 1}, options, exec);
+  EXPECT_EQ(ids, expected.ids);
+  EXPECT_EQ(answer.find("text")->string(""), expected.text);
+  EXPECT_FALSE(expected.text.empty());
+  EXPECT_NE(expected.text.front(), ' ');
+  EXPECT_EQ(test::run_command(command + " -q").out, expected.text + "\n");
+  const Ran ppl = test::run_command(test::nibble_binary().string() + " perplexity " + folder.string() + " --ctx 8 -f " +
+                                    (folder / "tokenizer.json").string());
+  expect_refused(ppl, "T5ForConditionalGeneration is an encoder-decoder");
 }
 
 TEST_F(Logits, OtherCommandsSayWhatTheModelIs) {

@@ -208,7 +208,7 @@ TEST(EncoderDecoderModel, NamesTheFieldOrTensor) {
   EXPECT_TRUE(says(with("num_layers", 3), "tensor encoder.block.2.layer.0.layer_norm.weight is missing"));
   EXPECT_TRUE(says(with("num_decoder_layers", 3), "tensor decoder.block.2.layer.0.layer_norm.weight is missing"));
   EXPECT_TRUE(says(with("tie_word_embeddings", false), "lm_head.weight is missing"));
-  EXPECT_TRUE(says(with("torch_dtype", "int3"), "unknown float type"));
+  EXPECT_TRUE(says(with("dtype", "int3"), "unknown float type"));
   EXPECT_TRUE(says(refusal("t5",
                            [](auto& m) {
                              m.reshape("shared.weight", DType::i32, {96, 48});
