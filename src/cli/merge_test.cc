@@ -80,6 +80,22 @@ TEST(MergeCommand, Requantized) {
   EXPECT_FALSE(fs::exists(dir / "out.floats.partial"));
 }
 
+TEST(MergeCommand, RequantizedNf4) {
+  const TempDir dir;
+  write_adapter(dir / "lora");
+  const Ran ran =
+      nibble_on("merge", test::data("bnb/ckpt/bnb_nf4_bf16"),
+                "--lora " + quoted(dir / "lora") + " -o " + quoted(dir / "out") + " --tokens 64 --json --requantize");
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const Json json = Json::parse(ran.out, "json");
+  EXPECT_NE(json.find("weights")->string("weights").find("bnb4"), std::string::npos);
+  EXPECT_GT(number(json, "kl"), 0);
+  const Json before = Json::read(test::data("bnb/ckpt/bnb_nf4_bf16/config.json")),
+             after = Json::read(dir / "out" / "config.json");
+  EXPECT_EQ(after.find("quantization_config")->find("bnb_4bit_quant_type")->string("type"),
+            before.find("quantization_config")->find("bnb_4bit_quant_type")->string("type"));
+}
+
 TEST(MergeCommand, Refuses) {
   const TempDir dir;
   write_adapter(dir / "lora");
@@ -92,7 +108,7 @@ TEST(MergeCommand, Refuses) {
   const std::string out = " -o " + quoted(dir / "out"), lora = "--lora " + quoted(dir / "lora");
   expect_error(nibble_on("merge", base, "--lora ./nowhere" + out), "nowhere");
   expect_error(nibble_on("merge", base, lora + "=x" + out), "no finite number");
-  expect_error(nibble_on("merge", base, lora + out + " --requantize"), "gptq has no quantizer");
+  expect_error(nibble_on("merge", base, lora + out + " --requantize"), "gptq needs calibration data");
   expect_error(nibble_on("merge", test::data("models/llama"), lora + out), "adapter_model.safetensors: tensor");
   EXPECT_FALSE(fs::exists(dir / "out" / "model.safetensors"));
   test::write_text(dir / "lora" / "x", "");
