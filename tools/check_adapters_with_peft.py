@@ -17,18 +17,26 @@ import tempfile
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 BOUND = 2e-5
 
 
 def reference(model, ids):
+    """An encoder-decoder reads the same ids on both sides."""
     with torch.no_grad():
-        return torch.cat([model(torch.tensor([row])).logits.float() for row in ids])
+        rows = [torch.tensor([row]) for row in ids]
+        both = model.config.is_encoder_decoder
+        return torch.cat([model(input_ids=r, **({"decoder_input_ids": r} if both else {})).logits.float() for r in rows])
+
+
+def is_encoder_decoder(folder):
+    return bool(json.load(open(os.path.join(folder, "config.json"))).get("is_encoder_decoder"))
 
 
 def open_base(folder):
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    auto = AutoModelForSeq2SeqLM if is_encoder_decoder(folder) else AutoModelForCausalLM
+    return auto.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def run(*command):
@@ -40,6 +48,8 @@ def run(*command):
 
 def nibble_logits(nibble, model, ids_file, work, *extra):
     out = os.path.join(work, "logits.safetensors")
+    if is_encoder_decoder(model):
+        extra += ("--decoder-ids", ids_file)
     run(nibble, "logits", model, "--ids", ids_file, "-o", out, "--dtype", "f32", *extra)
     tensors = load_file(out)
     return torch.stack([tensors[f"logits.{i}"] for i in range(len(tensors))])

@@ -12,7 +12,7 @@ import sys
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 # name: (base, arguments of LoraConfig, file format)
 CASES = {
@@ -27,6 +27,9 @@ CASES = {
                                                modules_to_save=["embed_tokens", "norm"]), "safetensors"),
     "gpt2": ("gpt2-v4", dict(r=2, lora_alpha=4, target_modules=["c_attn", "c_proj", "wpe"], fan_in_fan_out=True), "safetensors"),
     "gpt2-dora": ("gpt2-v4", dict(r=2, lora_alpha=4, use_dora=True, target_modules=["c_attn", "mlp.c_proj"], fan_in_fan_out=True), "safetensors"),
+    "neox": ("neox", dict(r=2, lora_alpha=4, target_modules=["query_key_value", "dense_4h_to_h"]), "safetensors"),
+    "bloom": ("bloom", dict(r=2, lora_alpha=4, use_rslora=True, target_modules=["query_key_value", "dense"]), "safetensors"),
+    "flan-t5": ("flan-t5", dict(r=2, lora_alpha=4, target_modules=["q", "v", "wo"]), "safetensors"),
 }
 # name: adapters of one base that are active together, in this order
 TOGETHER = {"llama-rslora+llama-dora": ("llama-rslora", "llama-dora")}
@@ -52,17 +55,21 @@ def main():
     ids = torch.randint(3, 96, (2, 12), generator=torch.Generator().manual_seed(3))
 
     def base_of(name):
-        return AutoModelForCausalLM.from_pretrained(os.path.join(root, "tests/data/models", name), dtype=torch.float32).eval()
+        auto = AutoModelForSeq2SeqLM if "t5" in name else AutoModelForCausalLM
+        return auto.from_pretrained(os.path.join(root, "tests/data/models", name), dtype=torch.float32).eval()
 
     def logits(model):
+        """An encoder-decoder reads the same ids on both sides."""
+        extra = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
         with torch.no_grad():
-            return model(ids).logits.float().contiguous()
+            return model(input_ids=ids, **extra).logits.float().contiguous()
 
     index = {}
     for name, (base, arguments, kind) in CASES.items():
         folder = os.path.join(out_root, name)
         shutil.rmtree(folder, ignore_errors=True)
-        model = get_peft_model(base_of(base), LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False, **arguments))
+        torch.manual_seed(7)
+        model = get_peft_model(base_of(base), LoraConfig(task_type="SEQ_2_SEQ_LM" if "t5" in base else "CAUSAL_LM", init_lora_weights=False, **arguments))
         fill(model)
         model.eval().save_pretrained(folder, safe_serialization=kind == "safetensors")
         os.path.exists(folder + "/README.md") and os.remove(folder + "/README.md")

@@ -205,7 +205,7 @@ void add_merge(CLI::App& app) {
       ->check(CLI::IsMember({"auto", "f32", "bf16", "f16"}))
       ->capture_default_str();
   command->add_flag("--requantize", flags->requantize,
-                    "Quantize again as the base was, instead of leaving floats (Quanto)");
+                    "Quantize again as the base was, instead of leaving floats (Quanto, bitsandbytes)");
   command->add_option("-f,--file", flags->text,
                       "Measure the cost on this text: .txt, .jsonl with a field \"text\", or .json {\"ids\": [[...]]}");
   command->add_option("--samples", flags->samples, "Sequences of that text, at most")

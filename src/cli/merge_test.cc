@@ -57,7 +57,7 @@ TEST(MergeCommand, IntoTheFloatsOfEveryQuantizedBase) {
     const Json json = Json::parse(ran.out, "json");
     EXPECT_EQ(number(json, "changed"), 4);
     EXPECT_GE(number(json, "dequantized"), 14);
-    EXPECT_LT(number(json, "kl"), 1e-8);
+    EXPECT_LT(number(json, "kl"), 5e-6);  // kernels do not round every weight to bf16, decoding does
     EXPECT_GT(number(json, "same_top"), 0.95);
     const auto written = Checkpoint::open((dir / "out").string());
     EXPECT_EQ(written->config().find("quantization_config"), nullptr);
@@ -80,6 +80,22 @@ TEST(MergeCommand, Requantized) {
   EXPECT_FALSE(fs::exists(dir / "out.floats.partial"));
 }
 
+TEST(MergeCommand, RequantizedNf4) {
+  const TempDir dir;
+  write_adapter(dir / "lora");
+  const Ran ran =
+      nibble_on("merge", test::data("bnb/ckpt/bnb_nf4_bf16"),
+                "--lora " + quoted(dir / "lora") + " -o " + quoted(dir / "out") + " --tokens 64 --json --requantize");
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const Json json = Json::parse(ran.out, "json");
+  EXPECT_NE(json.find("weights")->string("weights").find("bnb4"), std::string::npos);
+  EXPECT_GT(number(json, "kl"), 0);
+  const Json before = Json::read(test::data("bnb/ckpt/bnb_nf4_bf16/config.json")),
+             after = Json::read(dir / "out" / "config.json");
+  EXPECT_EQ(after.find("quantization_config")->find("bnb_4bit_quant_type")->string("type"),
+            before.find("quantization_config")->find("bnb_4bit_quant_type")->string("type"));
+}
+
 TEST(MergeCommand, Refuses) {
   const TempDir dir;
   write_adapter(dir / "lora");
@@ -92,7 +108,7 @@ TEST(MergeCommand, Refuses) {
   const std::string out = " -o " + quoted(dir / "out"), lora = "--lora " + quoted(dir / "lora");
   expect_error(nibble_on("merge", base, "--lora ./nowhere" + out), "nowhere");
   expect_error(nibble_on("merge", base, lora + "=x" + out), "no finite number");
-  expect_error(nibble_on("merge", base, lora + out + " --requantize"), "gptq has no quantizer");
+  expect_error(nibble_on("merge", base, lora + out + " --requantize"), "gptq needs calibration data");
   expect_error(nibble_on("merge", test::data("models/llama"), lora + out), "adapter_model.safetensors: tensor");
   EXPECT_FALSE(fs::exists(dir / "out" / "model.safetensors"));
   test::write_text(dir / "lora" / "x", "");
@@ -112,7 +128,7 @@ TEST(LoraFlag, OfTheOtherCommands) {
   const std::string lora = " --lora " + quoted(dir / "lora");
   const std::vector<float> plain = logits("");
   EXPECT_NE(logits(lora), plain);
-  EXPECT_EQ(logits(" --lora " + quoted((dir / "lora").string() + "=0")), plain);
+  EXPECT_EQ(logits(" --lora " + quoted(fs::path((dir / "lora").string() + "=0"))), plain);
   EXPECT_EQ(nibble_on("bench", base, "-p 4 -n 2 -r 1" + lora).code, 0);
   const std::string text = " -f " + quoted(test::source("models/demo/eval.txt"));
   EXPECT_EQ(nibble_on("run", test::source("models/demo"), "-p a -n 1" + lora).code, 2);

@@ -1,6 +1,7 @@
 #include "quant/requantize.h"
 
 #include "base/error.h"
+#include "quant/bnb_quantizer.h"
 #include "quant/quanto/quantizer.h"
 
 namespace nibble {
@@ -44,6 +45,15 @@ Requantizer requantize_quanto(const WeightStore& store, const quanto::Reader& re
   return out;
 }
 
+Requantizer requantize_bnb(const WeightStore& store, const Json& json) {
+  const bnb::Config config = bnb::parse_config(json, (store.checkpoint().folder() / "config.json").string());
+  Requantizer out;
+  out.quantizer = make_bnb_quantizer(config);
+  out.selection.matrices_only = true;
+  out.selection.include = store.reader()->modules();
+  return out;
+}
+
 }  // namespace
 
 Requantizer make_requantizer(const WeightStore& quantized) {
@@ -52,8 +62,9 @@ Requantizer make_requantizer(const WeightStore& quantized) {
   if (const auto* reader = dynamic_cast<const quanto::Reader*>(quantized.reader())) {
     return requantize_quanto(quantized, *reader);
   }
+  if (const Json* config = bnb::find_config(quantized.checkpoint())) return requantize_bnb(quantized, *config);
   throw bad_input(where, ": ", quantized.scheme()->name,
-                  " has no quantizer here: merge into floats, and quantize those in another way");
+                  " needs calibration data to quantize again: merge into floats, and quantize those");
 }
 
 }  // namespace nibble

@@ -82,6 +82,14 @@ class EncoderDecoderModel final : public CachedModel {
     model_.encode(ids, sequence, encoded_, exec);
   }
 
+  /// Its linears: the embedding is one table for both sides and the head.
+  std::vector<ModuleView> modules() override {
+    std::vector<ModuleView> out;
+    // The model is this object's own and not const.
+    model_.each_linear([&](const nn::Linear& linear) { out.push_back({const_cast<nn::Linear*>(&linear), nullptr}); });
+    return out;
+  }
+
  protected:
   void validate(std::span<const BatchItem> items) const override {
     CachedModel::validate(items);

@@ -1,6 +1,7 @@
 #include "run/adapter/adapter.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <filesystem>
@@ -14,6 +15,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kPrefix = "base_model.model.";
+constexpr std::int64_t kChunk = 2048;  // values converted at once
 constexpr std::int64_t kMaxConfig = std::int64_t{16} << 20;
 
 bool take_end(std::string_view& text, std::string_view end) {
@@ -91,8 +93,13 @@ class AdapterReader {
                 entry.raw_dtype.empty() ? std::string(name_of(dtype)) : printable(entry.raw_dtype));
     }
     if (entry.view.empty()) throw bad(entry, "has no elements (rank 0?)");
-    for (std::int64_t i = 0; i < entry.view.count(); ++i) {
-      if (!std::isfinite(entry.view.at(i))) throw bad(entry, "element ", i, " is not finite");
+    std::array<float, kChunk> values;
+    for (std::int64_t at = 0; at < entry.view.count(); at += kChunk) {
+      const std::int64_t count = std::min(kChunk, entry.view.count() - at);
+      convert_to_f32(dtype, entry.view.data() + static_cast<std::size_t>(at) * size_of(dtype), values.data(), count);
+      const auto end = values.begin() + count;
+      const auto found = std::find_if(values.begin(), end, [](float value) { return !std::isfinite(value); });
+      if (found != end) throw bad(entry, "element ", at + (found - values.begin()), " is not finite");
     }
   }
 

@@ -33,7 +33,8 @@ struct Runner {
   std::vector<float> logits(Model& model, const View& ids) {
     std::vector<float> out;
     for (const std::vector<std::int32_t>& sequence : sequences_of(ids)) {
-      for_each_logits(model, sequence, exec, [&](std::int64_t, std::int64_t rows, const float* values) {
+      const std::vector<std::int32_t> input = model.info().encoder_decoder ? sequence : std::vector<std::int32_t>();
+      for_each_logits(model, input, sequence, exec, [&](std::int64_t, std::int64_t rows, const float* values) {
         out.insert(out.end(), values, values + rows * model.info().vocab_size);
       });
     }
@@ -65,6 +66,9 @@ const std::vector<Case> kCases{
     {"llama-v4-bias-tied", {"llama-saved"}, "llama-saved/golden"},
     {"gpt2-v4", {"gpt2"}, "gpt2/golden"},
     {"gpt2-v4", {"gpt2-dora"}, "gpt2-dora/golden"},
+    {"neox", {"neox"}, "neox/golden"},
+    {"bloom", {"bloom"}, "bloom/golden"},
+    {"flan-t5", {"flan-t5"}, "flan-t5/golden"},
 };
 
 class Goldens : public testing::TestWithParam<Case> {

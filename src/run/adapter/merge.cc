@@ -174,25 +174,26 @@ class Merger {
   /// A head that shares the token embedding gets a weight of its own when only one of the two changes, or both do in
   /// different ways.
   void plan_tied_head() {
-    const std::string head = tied_head(*adapted_.replaced);
-    if (head.empty() || !weights_.contains(head)) return;
-    const QTensor* weight = weights_.at(head);
-    const nn::EmbeddingAdapter* changed = nullptr;
-    const TensorEntry* table = nullptr;
-    for (const auto& [name, other] : tables_) {
-      if (other->part[0].data() != weight->part[0].data()) continue;
-      changed = adapters_->embedding(name);
-      table = adapted_.replaced->find(name + ".weight");
+    for (const auto& [head, weight] : weights_) {
+      const bool stored = adapted_.replaced->find(head + ".weight") != nullptr || quantized_.contains(head);
+      if (stored || weight->rows != adapted_.model->info().vocab_size) continue;
+      const nn::LinearAdapter* linear = adapters_->linear(head);
+      const auto changes = [&, shared = weight->part[0].data()](const auto& table) {
+        return table.second->part[0].data() == shared && adapters_->embedding(table.first) != nullptr;
+      };
+      if (linear == nullptr && std::none_of(tables_.begin(), tables_.end(), changes)) continue;
+      if (adapted_.model->info().encoder_decoder) {
+        throw bad_input(adapted_.base->folder().string(), ": tensor ", printable(head), ".weight: the head shares the ",
+                        "token embedding, and a head of its own would be scaled otherwise: it cannot be merged into");
+      }
+      Output out;
+      out.weight = weight;
+      out.linear = linear;
+      out.plan = {head + ".weight", dtype_for(weight->part[0].dtype()), {weight->rows, weight->cols}};
+      outputs_.push_back(std::move(out));
+      if (linear != nullptr) ++result_.changed;
+      result_.unties = true;
     }
-    const nn::LinearAdapter* linear = adapters_->linear(head);
-    if ((linear == nullptr && changed == nullptr) || table == nullptr) return;
-    Output out;
-    out.weight = weight;
-    out.linear = linear;
-    out.plan = {head + ".weight", dtype_for(table->view.dtype()), {weight->rows, weight->cols}};
-    outputs_.push_back(std::move(out));
-    if (linear != nullptr) ++result_.changed;
-    result_.unties = true;
   }
 
   /// Every change must have found its tensor.

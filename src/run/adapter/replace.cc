@@ -1,5 +1,6 @@
 // Tensors that adapters bring whole, laid over the base's checkpoint.
 #include <algorithm>
+#include <array>
 #include <map>
 
 #include "base/error.h"
@@ -23,8 +24,16 @@ Error bad(const Chosen& chosen, const Args&... args) {
 }
 
 bool same_values(const View& a, const View& b) {
-  for (std::int64_t i = 0; i < a.count(); ++i) {
-    if (a.at(i) != b.at(i)) return false;
+  constexpr std::int64_t kChunk = 2048;
+  std::array<float, kChunk> x, y;
+  for (std::int64_t at = 0; at < a.count(); at += kChunk) {
+    const std::int64_t count = std::min(kChunk, a.count() - at);
+    const auto chunk = [&](const View& view, float* to) {
+      convert_to_f32(view.dtype(), view.data() + static_cast<std::size_t>(at) * size_of(view.dtype()), to, count);
+    };
+    chunk(a, x.data());
+    chunk(b, y.data());
+    if (!std::equal(x.begin(), x.begin() + count, y.begin())) return false;
   }
   return true;
 }
