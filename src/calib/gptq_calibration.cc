@@ -81,7 +81,7 @@ class Calibration {
 
   void quantize_subset(std::int64_t block, const Names& subset) {
     StatisticsCollector statistics(subset, exec_);
-    runner_.run(block, {.tap = &statistics});
+    runner_.run(block, {.tap = &statistics, .until = subset});
     const InputStatistics* previous = nullptr;
     std::vector<float> gram;
     for (nn::Linear* linear : linears_of(decoder_.blocks[static_cast<std::size_t>(block)])) {
