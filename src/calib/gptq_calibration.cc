@@ -160,6 +160,23 @@ std::set<std::string> block_linears(std::shared_ptr<const Checkpoint> source, Ex
   return names;
 }
 
+std::int64_t calibration_bytes(std::shared_ptr<const Checkpoint> source, std::int64_t samples, std::int64_t seqlen,
+                               Exec& exec) {
+  const WeightStore weights(std::move(source));
+  models::Decoder decoder = models::build_decoder(weights, exec);
+  const std::int64_t hidden = decoder.config.hidden_size;
+  std::int64_t widest = hidden, largest = 0;
+  for (nn::Block& block : decoder.blocks) {
+    std::int64_t bytes = 0;
+    for (const nn::Linear* linear : linears_of(block)) {
+      widest = std::max(widest, std::max(linear->inputs(), linear->outputs()));
+      bytes += linear->weight.size_bytes();
+    }
+    largest = std::max(largest, bytes);
+  }
+  return 4 * samples * seqlen * hidden + 4 * seqlen * (8 * hidden + 4 * widest) + largest;
+}
+
 void gptq_calibrate(const GptqCalibration& task, gptq::Quantizer& quantizer, Exec& exec,
                     const ProgressCallback& progress) {
   Calibration(task, quantizer, exec, progress).run();
