@@ -7,14 +7,21 @@
 namespace nibble {
 namespace {
 
+/// Leaves a pass that has shown all that was asked for.
+struct PassDone {};
+
 /// Carries activations in and out of a decoder: the blocks below stand before and after the one that is run. Everything
 /// else of a pass (positions, masks) is thus the decoder's own, whatever its family.
 class Carrier final : public Tap {
  public:
-  Carrier(Tap* inner, const float* in, float* out) : inner_(inner), in_(in), out_(out) {}
+  Carrier(const BlockRunner::Run& options, const float* in, float* out)
+      : inner_(options.tap), awaited_(options.until), ends_(!awaited_.empty()), in_(in), out_(out) {}
 
   void linear_input(std::string_view module, const float* x, std::int64_t m, std::int64_t k) override {
     if (inner_ != nullptr) inner_->linear_input(module, x, m, k);
+    const auto found = awaited_.find(module);
+    if (found != awaited_.end()) awaited_.erase(found);
+    if (ends_ && awaited_.empty()) throw PassDone{};
   }
   void linear_output(std::string_view module, const float* y, std::int64_t m, std::int64_t n) override {
     if (inner_ != nullptr) inner_->linear_output(module, y, m, n);
@@ -28,6 +35,8 @@ class Carrier final : public Tap {
 
  private:
   Tap* inner_;
+  std::set<std::string, std::less<>> awaited_;
+  bool ends_;
   const float* in_;
   float* out_;
 };
@@ -78,7 +87,7 @@ BlockRunner::BlockRunner(const models::Decoder& decoder, std::vector<std::vector
   models::Decoder embedding = decoder;
   embedding.blocks = {carrying(&take_block, hidden_)};
   for (std::size_t s = 0; s < sequences_.size(); ++s)
-    pass(embedding, static_cast<std::int64_t>(s), nullptr, false, true);
+    pass(embedding, static_cast<std::int64_t>(s), {.advance = true}, false);
 }
 
 void BlockRunner::run(std::int64_t index, const Run& options) {
@@ -88,15 +97,15 @@ void BlockRunner::run(std::int64_t index, const Run& options) {
   if (options.advance) one.blocks.push_back(carrying(&take_block, hidden_));
   for (std::int64_t s = 0; s < std::min(sequences(), options.most); ++s) {
     if (options.on_sequence) options.on_sequence(s);
-    pass(one, s, options.tap, true, options.advance);
+    pass(one, s, options, true);
   }
 }
 
-void BlockRunner::pass(const models::Decoder& decoder, std::int64_t sequence, Tap* tap, bool inject, bool capture) {
+void BlockRunner::pass(const models::Decoder& decoder, std::int64_t sequence, const Run& options, bool inject) {
   const std::vector<std::int32_t>& ids = sequences_[static_cast<std::size_t>(sequence)];
   if (ids.empty()) return;
   float* const rows = activations_.data() + first_[static_cast<std::size_t>(sequence)] * hidden_;
-  Carrier carrier(tap, inject ? rows : nullptr, capture ? rows : nullptr);
+  Carrier carrier(options, inject ? rows : nullptr, options.advance ? rows : nullptr);
   nn::KvCache cache(one_layer(decoder.config));
   models::PassItem item;
   item.sequence = cache.open();
@@ -106,7 +115,10 @@ void BlockRunner::pass(const models::Decoder& decoder, std::int64_t sequence, Ta
   if (!cache.reserve(item.sequence, item.length)) throw runtime_failure("no memory for keys and values");
   Exec exec = exec_;
   exec.tap = &carrier;
-  decoder.forward({&item, 1}, cache, nullptr, exec);
+  try {
+    decoder.forward({&item, 1}, cache, nullptr, exec);
+  } catch (const PassDone&) {  // the rest of the block would be computed for nothing
+  }
 }
 
 }  // namespace nibble

@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <set>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "models/decoder.h"
@@ -27,6 +29,7 @@ class BlockRunner {
   struct Run {
     Tap* tap = nullptr;
     bool advance = false;
+    std::set<std::string, std::less<>> until;  ///< a pass ends when all of these have seen their input; empty: never
     std::int64_t most = std::numeric_limits<std::int64_t>::max();
     std::function<void(std::int64_t)> on_sequence;
   };
@@ -34,7 +37,7 @@ class BlockRunner {
   std::int64_t sequences() const { return static_cast<std::int64_t>(sequences_.size()); }
 
  private:
-  void pass(const models::Decoder& decoder, std::int64_t sequence, Tap* tap, bool inject, bool capture);
+  void pass(const models::Decoder& decoder, std::int64_t sequence, const Run& options, bool inject);
 
   const models::Decoder& decoder_;
   std::vector<std::vector<std::int32_t>> sequences_;

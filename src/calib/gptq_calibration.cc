@@ -11,10 +11,17 @@ namespace {
 
 std::vector<nn::Linear*> linears_of(nn::Block& block) {
   nn::Attention& a = block.attention;
-  std::vector<nn::Linear*> out;
-  for (nn::Linear* linear : {&a.q, &a.k, &a.v, &a.qkv, &a.o, &block.mlp.gate, &block.mlp.up, &block.mlp.down}) {
-    if (!linear->weight.empty()) out.push_back(linear);
-  }
+  std::vector<nn::Linear*> all{&a.q, &a.k, &a.v, &a.qkv, &a.o};
+  const auto add = [&](nn::Mlp& mlp) { all.insert(all.end(), {&mlp.gate, &mlp.up, &mlp.down}); };
+  add(block.mlp);
+  for (nn::Mlp& expert : block.moe.experts) add(expert);  // but not the router, which no library quantizes
+  std::erase_if(all, [](const nn::Linear* linear) { return linear->weight.empty(); });
+  return all;
+}
+
+std::vector<float> unit_matrix(std::int64_t n) {
+  std::vector<float> out(static_cast<std::size_t>(n * n));
+  for (std::int64_t i = 0; i < n; ++i) out[static_cast<std::size_t>(i * (n + 1))] = 1;
   return out;
 }
 
@@ -69,6 +76,7 @@ class Calibration {
     InputOrder order;
     runner_.run(block, {.tap = &order, .most = 1});
     std::vector<Names> subsets = order.take();
+    add_unseen(block, subsets);
     if (!quantizer_.config().true_sequential) {
       for (std::size_t i = 1; i < subsets.size(); ++i) subsets[0].merge(subsets[i]);
       subsets.resize(std::min<std::size_t>(subsets.size(), 1));
@@ -79,23 +87,36 @@ class Calibration {
     return subsets;
   }
 
+  /// Experts that the first sequence does not reach come last.
+  void add_unseen(std::int64_t block, std::vector<Names>& subsets) {
+    Names unseen;
+    for (const nn::Linear* linear : linears_of(decoder_.blocks[static_cast<std::size_t>(block)])) {
+      const auto has = [&](const Names& subset) { return subset.contains(linear->name); };
+      if (std::none_of(subsets.begin(), subsets.end(), has)) unseen.insert(linear->name);
+    }
+    subsets.push_back(std::move(unseen));
+  }
+
   void quantize_subset(std::int64_t block, const Names& subset) {
     StatisticsCollector statistics(subset, exec_);
-    runner_.run(block, {.tap = &statistics});
+    runner_.run(block, {.tap = &statistics, .until = subset});
     const InputStatistics* previous = nullptr;
     std::vector<float> gram;
     for (nn::Linear* linear : linears_of(decoder_.blocks[static_cast<std::size_t>(block)])) {
       if (!subset.contains(linear->name)) continue;
       report(block, linear->name);
       const InputStatistics* input = statistics.find(linear->name);
-      check(input != nullptr && input->tokens > 0, "gptq_calibrate: a linear that never ran");
-      if (input != previous) gram = input->matrix(2.0 / static_cast<double>(input->tokens), exec_.pool);
+      if (input == nullptr) {
+        gram = unit_matrix(linear->inputs());  // an expert without tokens: nothing to make up for
+      } else if (input != previous) {
+        gram = input->matrix(2.0 / static_cast<double>(input->tokens), exec_.pool);
+      }
       previous = input;
-      quantize(*linear, gram, *input);
+      quantize(*linear, gram, input == nullptr ? 0 : input->tokens);
     }
   }
 
-  void quantize(nn::Linear& linear, const std::vector<float>& gram, const InputStatistics& input) {
+  void quantize(nn::Linear& linear, const std::vector<float>& gram, std::int64_t tokens) {
     const std::int64_t rows = linear.outputs(), cols = linear.inputs();
     const auto finite = [](float v) { return std::isfinite(v); };
     if (!std::all_of(gram.begin(), gram.end(), finite)) {
@@ -111,8 +132,8 @@ class Calibration {
     gptq::QuantizedModule quantized = gptq::pack(linear.name, rows, cols, solved, quantizer_.config(), exec_);
     linear.weight = quantized.linear.weight;
     if (task_.on_module) {
-      task_.on_module(
-          {linear.name, solved.loss / static_cast<double>(input.tokens), solved.damp, solved.dead, solved.rounded});
+      task_.on_module({linear.name, solved.loss / static_cast<double>(std::max<std::int64_t>(tokens, 1)), solved.damp,
+                       solved.dead, solved.rounded || tokens == 0});
     }
     quantizer_.add(linear.name, std::move(quantized));
   }
@@ -137,6 +158,23 @@ std::set<std::string> block_linears(std::shared_ptr<const Checkpoint> source, Ex
     for (const nn::Linear* linear : linears_of(block)) names.insert(linear->name);
   }
   return names;
+}
+
+std::int64_t calibration_bytes(std::shared_ptr<const Checkpoint> source, std::int64_t samples, std::int64_t seqlen,
+                               Exec& exec) {
+  const WeightStore weights(std::move(source));
+  models::Decoder decoder = models::build_decoder(weights, exec);
+  const std::int64_t hidden = decoder.config.hidden_size;
+  std::int64_t widest = hidden, largest = 0;
+  for (nn::Block& block : decoder.blocks) {
+    std::int64_t bytes = 0;
+    for (const nn::Linear* linear : linears_of(block)) {
+      widest = std::max(widest, std::max(linear->inputs(), linear->outputs()));
+      bytes += linear->weight.size_bytes();
+    }
+    largest = std::max(largest, bytes);
+  }
+  return 4 * samples * seqlen * hidden + 4 * seqlen * (8 * hidden + 4 * widest) + largest;
 }
 
 void gptq_calibrate(const GptqCalibration& task, gptq::Quantizer& quantizer, Exec& exec,

@@ -18,6 +18,11 @@ namespace nibble {
 /// nibble cannot run the model.
 std::set<std::string> block_linears(std::shared_ptr<const Checkpoint> source, Exec& exec);
 
+/// Memory that calibration holds beside the Gram matrices and what it quantizes, at most: activations between two
+/// blocks, those inside a block for one sequence, and a block's weights.
+std::int64_t calibration_bytes(std::shared_ptr<const Checkpoint> source, std::int64_t samples, std::int64_t seqlen,
+                               Exec& exec);
+
 /// How one module came out.
 struct GptqReport {
   std::string module;

@@ -179,7 +179,10 @@ void run_quantize(Flags flags) {
   options.max_shard_bytes = parse_byte_size(flags.max_shard_size);
 
   std::unique_ptr<ModuleQuantizer> quantizer = make_quantizer(flags, config, source, exec);
-  const QuantizationPlan plan = plan_quantization(*source, *quantizer, flags.selection, exec.pool.size());
+  QuantizationPlan plan = plan_quantization(*source, *quantizer, flags.selection, exec.pool.size());
+  if (flags.method == "gptq") {  // all of the result is held until it is written
+    plan.peak_bytes += plan.quantized_bytes + calibration_bytes(source, flags.samples, flags.seqlen, exec);
+  }
   if (!flags.json && flags.dry_run) print_plan(plan);
   if (!flags.json) print_totals(flags, plan);
   Json json = flags.json ? json_of(flags, plan) : Json();

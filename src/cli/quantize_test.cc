@@ -89,6 +89,52 @@ TEST(QuantizeCommand, CalibratesActivations) {
       << "nothing is left beside it";
 }
 
+TEST(QuantizeCommand, BitsandbytesUnderEveryName) {
+  const test::TempDir temp;
+  struct Case {
+    const char *flags, *scheme, *describes;
+  };
+  for (const Case& c :
+       {Case{"--method bnb-nf4", "bnb4", "nf4, blocksize 64"}, Case{"--load-in-4bit", "bnb4", "fp4, blocksize 64"},
+        Case{"--load-in-4bit --bnb-4bit-quant-type nf4 --bnb-4bit-use-double-quant", "bnb4",
+             "nf4, blocksize 64, double quantization"},
+        Case{"--load-in-8bit --llm-int8-threshold 5", "bnb8", "outlier threshold 5"}}) {
+    const std::string out = (temp / "out").string();
+    const test::Ran ran = test::run_command(quantize("-o '" + out + "' --force " + c.flags));
+    ASSERT_EQ(ran.code, 0) << c.flags << ": " << ran.err;
+    const WeightStore written(Checkpoint::open(out));
+    ASSERT_NE(written.scheme(), nullptr) << c.flags;
+    EXPECT_EQ(written.scheme()->name, c.scheme) << c.flags;
+    EXPECT_NE(written.reader()->describe("model.layers.5.mlp.down_proj").find(c.describes), std::string::npos)
+        << written.reader()->describe("model.layers.5.mlp.down_proj");
+    EXPECT_EQ(written.reader()->modules().size(), 42U);
+  }
+  for (const char* wrong : {"--load-in-8bit --load-in-4bit", "--method gptq --load-in-8bit",
+                            "--method bnb-nf4 --blocksize 48", "--method llm-int8 --activations int8 --dataset x"}) {
+    EXPECT_EQ(test::run_command(quantize("-o '" + (temp / "no").string() + "' " + wrong)).code, 2) << wrong;
+  }
+}
+
+TEST(QuantizeCommand, Gptq) {
+  const test::TempDir temp;
+  const std::string out = "-o '" + (temp / "out").string() + "' --method gptq --include 'model.layers.0.*' ";
+  const test::Ran ran =
+      test::run_command(quantize(out + "--bits 4 --group-size 64 --dataset builtin --nsamples 2 --seqlen 32"));
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  EXPECT_NE(ran.out.find("64 tokens; that is little"), std::string::npos) << ran.out;
+  const WeightStore written(Checkpoint::open((temp / "out").string()));
+  ASSERT_NE(written.scheme(), nullptr);
+  EXPECT_EQ(written.scheme()->name, "gptq");
+  EXPECT_EQ(written.reader()->modules().size(), 7U);
+  const std::string again = out + "--force ";
+  for (const char* wrong : {"", "--dataset wikitext2", "--dataset /no/such/file", "--dataset builtin --group-size 48",
+                            "--dataset builtin --bits 5", "--dataset builtin --damp 2"}) {
+    const test::Ran refused = test::run_command(quantize(again + wrong));
+    EXPECT_EQ(refused.code, 2) << wrong << ": " << refused.err;
+    EXPECT_FALSE(refused.err.empty()) << wrong;
+  }
+}
+
 TEST(QuantizeCommand, AFullDiskLeavesNoModel) {
   const test::TempDir temp;
   const fs::path out = temp / "out";

@@ -13,7 +13,8 @@ std::int64_t ceil_log2(std::int64_t value) {
 
 }  // namespace
 
-CascadeSum::CascadeSum(std::int64_t count) : blocks_left_(count / static_cast<std::int64_t>(kLanes * kStreams)) {
+CascadeSum::CascadeSum(std::int64_t count)
+    : count_(count), blocks_left_(count / static_cast<std::int64_t>(kLanes * kStreams)) {
   level_power_ = std::max<std::int64_t>(4, ceil_log2(blocks_left_) / static_cast<std::int64_t>(kLevels));
   step_ = std::int64_t{1} << level_power_;
   full_ = blocks_left_ / step_ * step_;
@@ -53,7 +54,18 @@ void CascadeSum::add(const float* values, std::int64_t count) {
   }
 }
 
+/// Fewer numbers than lanes are added without them, in four streams.
+float CascadeSum::short_sum() const {
+  std::array<float, kStreams> streams{};
+  const std::size_t whole = pending_count_ / kStreams * kStreams;
+  for (std::size_t i = 0; i < pending_count_; ++i) streams[i < whole ? i % kStreams : 0] += pending_[i];
+  float sum = streams[0];
+  for (std::size_t i = 1; i < kStreams; ++i) sum += streams[i];
+  return sum;
+}
+
 float CascadeSum::result() {
+  if (count_ < static_cast<std::int64_t>(kLanes)) return short_sum();
   for (std::size_t level = 1; level < kLevels; ++level) {
     for (std::size_t i = 0; i < kLanes * kStreams; ++i) levels_[0][i] += levels_[level][i];
   }

@@ -18,8 +18,9 @@ class CascadeSum {
   static constexpr std::size_t kLanes = 8, kStreams = 4, kLevels = 4;
   using Block = std::array<float, kLanes * kStreams>;
   void add_block(const float* values);
-  void add_tail(const float* values, std::int64_t count);
+  float short_sum() const;
 
+  std::int64_t count_;
   std::int64_t blocks_left_;
   std::int64_t step_ = 0;  ///< blocks between two climbs of the ladder
   std::int64_t level_power_ = 0;
