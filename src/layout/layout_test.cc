@@ -318,8 +318,8 @@ TEST(Affine, WordsPackAsCodesDo) {
   Machine m;
   for (const std::int32_t bits : {4, 8}) {
     const std::int64_t per_word = 32 / bits;
-    for (const auto& [rows, cols] :
-         {std::pair<std::int64_t, std::int64_t>{1, 128}, {17, 384}, {64, 32}, {70, 160}, {130, 44}}) {
+    for (const Shape& shape : {Shape{1, 128}, Shape{17, 384}, Shape{64, 32}, Shape{70, 160}, Shape{130, 44}}) {
+      const std::int64_t rows = shape[0], cols = shape[1];
       affine::Plain plain = random_plain(rows, cols, 32, bits, DType::f32);
       affine::Parts parts{.rows = rows,
                           .cols = cols,
