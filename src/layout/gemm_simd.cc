@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "device/cpu/simd-inl.h"
+#include "hwy/cache_control.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nibble::gemm {
@@ -23,7 +24,10 @@ constexpr int kVectors = 3;
 constexpr int kRows = HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_SSE4 ? 4 : 8;
 /// Columns multiplied between additions to the sums in memory: that much of a group of tokens stays in first-level
 /// cache, and short sums round less.
-constexpr std::int64_t kColumns = 128;
+constexpr std::int64_t kColumns = 64;
+
+/// Columns of x asked for ahead: it comes from the outer caches once per panel.
+constexpr std::int64_t kAhead = 16;
 
 HWY_INLINE std::int64_t GroupTokens() { return kVectors * static_cast<std::int64_t>(hn::Lanes(Floats())); }
 
@@ -40,6 +44,7 @@ HWY_INLINE void Multiply(const float* HWY_RESTRICT w, const float* HWY_RESTRICT 
   }
   for (std::int64_t k = 0; k < count; ++k) {
     hn::Vec<Floats> in[V];
+    HWY_UNROLL(V) for (int v = 0; v < V; ++v) hwy::Prefetch(x + (k + kAhead) * group + v * lanes);
     HWY_UNROLL(V) for (int v = 0; v < V; ++v) in[v] = hn::Load(df, x + k * group + v * lanes);
     HWY_UNROLL(kRows) for (int r = 0; r < kRows; ++r) {
       const auto weight = hn::Set(df, w[r * kChunkStride + k]);
@@ -91,18 +96,50 @@ void MultiplyPanel(const Job& job, const float* weights, std::int64_t rows, std:
   }
 }
 
-/// Scales the sums of rows [row0, row0 + rows), adds the bias and turns them to y's order.
+/// Scale and bias of a panel's rows.
+struct RowTerms {
+  RowTerms(const Job& job, std::int64_t row0, std::int64_t rows) {
+    for (std::int64_t r = 0; r < rows; ++r) {
+      scale[r] = job.layout->row_scale(*job.w, row0 + r);
+      bias[r] = job.bias != nullptr ? job.bias[row0 + r] : 0;
+    }
+  }
+  float scale[kPanel], bias[kPanel];
+};
+
+/// Scales the sums of four rows and four tokens, `group` apart, adds the bias and turns them to y's order.
+HWY_INLINE void StoreTile(const float* HWY_RESTRICT sums, std::int64_t group, const float* scale, const float* bias,
+                          float* HWY_RESTRICT y, std::int64_t ldy) {
+  const hn::CappedTag<float, 4> d;
+  const auto r0 = hn::LoadU(d, sums), r1 = hn::LoadU(d, sums + group);
+  const auto r2 = hn::LoadU(d, sums + 2 * group), r3 = hn::LoadU(d, sums + 3 * group);
+  const auto low01 = hn::InterleaveLower(d, r0, r1), high01 = hn::InterleaveUpper(d, r0, r1);
+  const auto low23 = hn::InterleaveLower(d, r2, r3), high23 = hn::InterleaveUpper(d, r2, r3);
+  const auto factor = hn::LoadU(d, scale), term = hn::LoadU(d, bias);
+  const auto put = [&](hn::Vec<decltype(d)> v, float* to)
+                       HWY_ATTR { hn::StoreU(hn::Add(hn::Mul(v, factor), term), d, to); };
+  put(hn::ConcatLowerLower(d, low23, low01), y);
+  put(hn::ConcatUpperUpper(d, low23, low01), y + ldy);
+  put(hn::ConcatLowerLower(d, high23, high01), y + 2 * ldy);
+  put(hn::ConcatUpperUpper(d, high23, high01), y + 3 * ldy);
+}
+
+/// The outputs of rows [row0, row0 + rows).
 void StorePanel(const Job& job, std::int64_t row0, std::int64_t rows, const float* sums) {
   const std::int64_t group = GroupTokens();
-  float scale[kPanel], bias[kPanel];
-  for (std::int64_t r = 0; r < rows; ++r) {
-    scale[r] = job.layout->row_scale(*job.w, row0 + r);
-    bias[r] = job.bias != nullptr ? job.bias[row0 + r] : 0;
-  }
-  for (std::int64_t token = 0; token < job.m; ++token) {
+  const RowTerms terms(job, row0, rows);
+  for (std::int64_t token = 0; token < job.m; token += 4) {
     const float* from = sums + token / group * group * kPanel + token % group;
     float* to = job.y + token * job.ldy + row0;
-    for (std::int64_t r = 0; r < rows; ++r) to[r] = from[r * group] * scale[r] + bias[r];
+    std::int64_t r = 0;
+    for (; job.m - token >= 4 && r + 4 <= rows; r += 4) {
+      StoreTile(from + r * group, group, terms.scale + r, terms.bias + r, to + r, job.ldy);
+    }
+    for (; r < rows; ++r) {
+      for (std::int64_t t = 0; t < std::min<std::int64_t>(4, job.m - token); ++t) {
+        to[t * job.ldy + r] = from[r * group + t] * terms.scale[r] + terms.bias[r];
+      }
+    }
   }
 }
 

@@ -2,7 +2,7 @@
 // by side, so that a weight is loaded once for a whole vector of tokens and sums need no reduction.
 //
 //   packed x: [tokens / (3 vectors)][columns][3 vectors of tokens], zeros for the tokens that fill up the last vectors
-//   weights:  [64 rows][512 columns], decoded by the layout, in second-level cache
+//   weights:  [128 rows][512 columns], decoded by the layout, in second-level cache
 //   sums:     [tokens / (3 vectors)][rows][3 vectors of tokens]
 #pragma once
 #include "layout/cpu_matmul.h"
@@ -12,7 +12,7 @@ namespace nibble::gemm {
 /// From this many tokens on it is faster than products token by token.
 inline constexpr std::int64_t kTokens = 24;
 /// Rows of weights decoded together; x is read again from the outer caches for each such panel.
-inline constexpr std::int64_t kPanel = 64;
+inline constexpr std::int64_t kPanel = 128;
 /// Tokens are packed in groups of at most this many (three vectors of 16).
 inline constexpr std::int64_t kMostTokens = 48;
 

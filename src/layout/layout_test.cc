@@ -24,9 +24,18 @@ struct Machine {
 
 affine::Plain random_plain(std::int64_t rows, std::int64_t cols, std::int64_t group, std::int32_t bits, DType dtype) {
   Rng rng(static_cast<std::uint64_t>(rows * 131 + cols * 17 + bits));
-  affine::Plain p{.rows = rows, .cols = cols, .group = group, .bits = bits, .dtype = dtype, .codes = {}, .scale = {}, .offset = {}, .order = {}};
+  affine::Plain p{.rows = rows,
+                  .cols = cols,
+                  .group = group,
+                  .bits = bits,
+                  .dtype = dtype,
+                  .codes = {},
+                  .scale = {},
+                  .offset = {},
+                  .order = {}};
   p.offset_kind = bits % 2 == 0 ? affine::Offset::shift : affine::Offset::zero_point;
-  for (std::int64_t i = 0; i < rows * cols; ++i) p.codes.push_back(static_cast<std::uint8_t>(rng.next() % (1U << bits)));
+  for (std::int64_t i = 0; i < rows * cols; ++i)
+    p.codes.push_back(static_cast<std::uint8_t>(rng.next() % (1U << bits)));
   for (std::int64_t i = 0; i < rows * affine::groups_of(cols, group); ++i) {
     p.scale.push_back(round_to(dtype, 0.01F + 0.001F * static_cast<float>(rng.next() % 97)));
     p.offset.push_back(round_to(dtype, static_cast<float>(rng.next() % (1U << bits))));
@@ -108,13 +117,21 @@ TEST(Affine, OrderMovesColumnsForEveryTarget) {
       affine::Plain p = random_plain(rows, cols, group, bits, stored);
       const QTensor plain = affine::pack(p, m.exec);
       // Scales stay as they are stored, values are exact products in f32.
-      affine::Parts parts{.rows = rows, .cols = cols, .group = group, .bits = bits, .offset_kind = p.offset_kind,
-                          .dtype = DType::f32, .scale = Tensor(plain.part[1]), .offset = Tensor(plain.part[2]),
+      affine::Parts parts{.rows = rows,
+                          .cols = cols,
+                          .group = group,
+                          .bits = bits,
+                          .offset_kind = p.offset_kind,
+                          .dtype = DType::f32,
+                          .scale = Tensor(plain.part[1]),
+                          .offset = Tensor(plain.part[2]),
                           .order = Tensor({cols}, DType::i32)};
-      for (std::int64_t j = 0; j < cols; ++j) parts.order.as<std::int32_t>()[static_cast<std::size_t>(j)] = static_cast<std::int32_t>(j * 37 % cols);
+      for (std::int64_t j = 0; j < cols; ++j)
+        parts.order.as<std::int32_t>()[static_cast<std::size_t>(j)] = static_cast<std::int32_t>(j * 37 % cols);
       const auto fill = [&](const affine::CodeBlock& block) {
         for (std::int64_t r = 0; r < block.rows; ++r) {
-          std::copy_n(p.codes.data() + (block.row0 + r) * cols + block.col0, block.cols, block.codes + r * affine::kBlockCols);
+          std::copy_n(p.codes.data() + (block.row0 + r) * cols + block.col0, block.cols,
+                      block.codes + r * affine::kBlockCols);
         }
       };
       const QTensor w = affine::pack_blocks(parts, fill, m.exec);
@@ -124,8 +141,8 @@ TEST(Affine, OrderMovesColumnsForEveryTarget) {
       for (std::int64_t i = 0; i < rows * cols; ++i) {
         const std::int64_t r = i / cols, j = i % cols, g = r * 5 + j / group, to = r * cols + j * 37 % cols;
         expected[static_cast<std::size_t>(to)] =
-            affine::value_of(DType::f32, p.offset_kind, p.scale[static_cast<std::size_t>(g)], p.offset[static_cast<std::size_t>(g)],
-                             p.codes[static_cast<std::size_t>(i)]);
+            affine::value_of(DType::f32, p.offset_kind, p.scale[static_cast<std::size_t>(g)],
+                             p.offset[static_cast<std::size_t>(g)], p.codes[static_cast<std::size_t>(i)]);
       }
       for (const Target target : {Target::ref, Target::cpu}) {
         m.exec.target = target;
@@ -137,7 +154,8 @@ TEST(Affine, OrderMovesColumnsForEveryTarget) {
           for (std::int64_t r = 0; r < rows; ++r) {
             double sum = 0, size = 0;
             for (std::int64_t k = 0; k < cols; ++k) {
-              const double product = static_cast<double>(x[static_cast<std::size_t>(i * cols + k)]) * expected[static_cast<std::size_t>(r * cols + k)];
+              const double product = static_cast<double>(x[static_cast<std::size_t>(i * cols + k)]) *
+                                     expected[static_cast<std::size_t>(r * cols + k)];
               sum += product;
               size += std::abs(product);
             }
@@ -191,7 +209,9 @@ TEST(Lut4, BlocksCrossRowsAndTheFirstWeightIsTheHighNibble) {
   decode(lut4::make(source), 0, 3, values.data(), m.exec);
   for (int i = 0; i < 99; ++i) {
     const int code = i % 2 == 0 ? i / 2 % 16 : 15 - i / 2 % 16;
-    EXPECT_EQ(values[static_cast<std::size_t>(i)], lut4::kNf4[static_cast<std::size_t>(code)] * static_cast<float>(1 + i / 32)) << i;
+    EXPECT_EQ(values[static_cast<std::size_t>(i)],
+              lut4::kNf4[static_cast<std::size_t>(code)] * static_cast<float>(1 + i / 32))
+        << i;
   }
 }
 
@@ -236,7 +256,9 @@ TEST(Codebook, SumsVectorsInOrderAndScales) {
 TEST(Codebook, RefusesWrongParts) {
   Machine m;
   const Tensor codes({2, 2, 2}, DType::i8), books({2, 4, 2, 3}, DType::f16), scale({2, 1, 1, 1}, DType::f16);
-  const auto refused = [&](const View& c, const View& b, const View& s) { EXPECT_THROW(codebook::make(c, b, s, nullptr, m.exec), Error); };
+  const auto refused = [&](const View& c, const View& b, const View& s) {
+    EXPECT_THROW(codebook::make(c, b, s, nullptr, m.exec), Error);
+  };
   refused(Tensor({2, 2, 3}, DType::i8), books, scale);
   refused(Tensor({2, 4}, DType::i8), books, scale);
   refused(Tensor({2, 2, 2}, DType::u8), books, scale);
@@ -274,7 +296,8 @@ TEST(Reference, MatmulIsTheDoubleSumOfRoundedInputs) {
   const std::int64_t rows = 5, cols = 37, count = 3;
   Tensor weight({rows, cols}, DType::f32);
   for (float& value : weight.as<float>()) value = static_cast<float>(rng.uniform()) - 0.5F;
-  std::vector<float> x(static_cast<std::size_t>(count * 40)), bias(rows, 0.25F), y(static_cast<std::size_t>(count * 6), -1);
+  std::vector<float> x(static_cast<std::size_t>(count * 40)), bias(rows, 0.25F),
+      y(static_cast<std::size_t>(count * 6), -1);
   for (float& value : x) value = static_cast<float>(rng.uniform());
   const QTensor w = dense::make(weight, weight.owner());
   matmul(w, {.x = x.data(), .m = count, .ldx = 40, .y = y.data(), .ldy = 6, .bias = bias.data()}, m.exec);
@@ -287,6 +310,43 @@ TEST(Reference, MatmulIsTheDoubleSumOfRoundedInputs) {
                round_to(DType::bf16, weight.view().at(n * cols + k));
       }
       EXPECT_FLOAT_EQ(y[static_cast<std::size_t>(i * 6 + n)], static_cast<float>(sum));
+    }
+  }
+}
+
+TEST(Affine, WordsPackAsCodesDo) {
+  Machine m;
+  for (const std::int32_t bits : {4, 8}) {
+    const std::int64_t per_word = 32 / bits;
+    for (const Shape& shape : {Shape{1, 128}, Shape{17, 384}, Shape{64, 32}, Shape{70, 160}, Shape{130, 44}}) {
+      const std::int64_t rows = shape[0], cols = shape[1];
+      affine::Plain plain = random_plain(rows, cols, 32, bits, DType::f32);
+      affine::Parts parts{.rows = rows,
+                          .cols = cols,
+                          .group = 32,
+                          .bits = bits,
+                          .offset_kind = plain.offset_kind,
+                          .dtype = DType::f32,
+                          .scale = Tensor({rows, affine::groups_of(cols, 32)}, DType::f32),
+                          .offset = Tensor({rows, affine::groups_of(cols, 32)}, DType::f32),
+                          .order = {}};
+      convert_from_f32(DType::f32, plain.scale.data(), parts.scale.data(), parts.scale.count());
+      convert_from_f32(DType::f32, plain.offset.data(), parts.offset.data(), parts.offset.count());
+      const QTensor words = affine::pack_words(
+          parts,
+          [&](const affine::WordBlock& block) {
+            for (std::int64_t r = 0; r < block.rows; ++r) {
+              for (std::int64_t k = 0; k < block.cols; ++k) {
+                std::uint32_t& word = block.words[k / per_word * affine::kBlockRows + r];
+                if (k % per_word == 0) word = 0;
+                word |= static_cast<std::uint32_t>(
+                            plain.codes[static_cast<std::size_t>((block.row0 + r) * cols + block.col0 + k)])
+                        << (k % per_word * bits);
+              }
+            }
+          },
+          m.exec);
+      EXPECT_EQ(affine::unpack(words, m.exec).codes, plain.codes) << bits << " bits, " << rows << " x " << cols;
     }
   }
 }

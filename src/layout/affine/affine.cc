@@ -125,35 +125,84 @@ constexpr Layout kLayout{"affine", kParts, {&kRef, &kCpu}};
 
 Offset offset_kind(const QTensor& w) { return static_cast<Offset>(w.part[3].data()[0]); }
 
-QTensor pack_blocks(Parts parts, const std::function<void(const CodeBlock&)>& fill, Exec& exec) {
+namespace {
+
+/// A weight whose codes are still to be written, and where.
+struct Unwritten {
+  QTensor w;
+  std::uint8_t* codes;
+};
+
+Unwritten unwritten(const Parts& parts) {
   check_parts(parts);
   struct Memory {
     Tensor codes, scale, offset, kind, order;
   };
-  auto memory = std::make_shared<Memory>(Memory{Tensor({parts.rows, row_bytes(parts.cols, parts.bits)}, DType::u8), parts.scale,
-                                                parts.offset, Tensor({1}, DType::u8), parts.order});
+  auto memory = std::make_shared<Memory>(Memory{Tensor({parts.rows, row_bytes(parts.cols, parts.bits)}, DType::u8),
+                                                parts.scale, parts.offset, Tensor({1}, DType::u8), parts.order});
   memory->kind.data()[0] = static_cast<std::byte>(parts.offset_kind);
-  auto* const out = reinterpret_cast<std::uint8_t*>(memory->codes.data());
-  const std::int64_t bytes = row_bytes(parts.cols, parts.bits);
-  for_tiles(parts.rows, parts.cols, exec, [&](const CodeBlock& block) {
-    fill(block);
-    const std::int64_t stored = padded_cols(block.cols);
-    for (std::int64_t r = 0; r < block.rows; ++r) {
-      std::uint8_t* codes = block.codes + r * kBlockCols;
-      std::fill(codes + block.cols, codes + stored, std::uint8_t{0});
-      pack_block(codes, stored, parts.bits, out + (block.row0 + r) * bytes + block.col0 / 8 * parts.bits);
-    }
-  });
-  QTensor w;
+  Unwritten made{{}, reinterpret_cast<std::uint8_t*>(memory->codes.data())};
+  QTensor& w = made.w;
   w.layout = &kLayout;
   w.rows = parts.rows;
   w.cols = parts.cols;
   w.bits = parts.bits;
   w.group = parts.group;
   w.dtype = parts.dtype;
-  w.part = {memory->codes.view(), memory->scale.view(), memory->offset.view(), memory->kind.view(), memory->order.view()};
+  w.part = {memory->codes.view(), memory->scale.view(), memory->offset.view(), memory->kind.view(),
+            memory->order.view()};
   w.owner = memory;
-  return w;
+  return made;
+}
+
+/// Packs one block of plain codes.
+void write_block(const CodeBlock& block, std::int32_t bits, std::int64_t bytes, std::uint8_t* out) {
+  const std::int64_t stored = padded_cols(block.cols);
+  for (std::int64_t r = 0; r < block.rows; ++r) {
+    std::uint8_t* codes = block.codes + r * kBlockCols;
+    std::fill(codes + block.cols, codes + stored, std::uint8_t{0});
+    pack_block(codes, stored, bits, out + (block.row0 + r) * bytes + block.col0 / 8 * bits);
+  }
+}
+
+}  // namespace
+
+QTensor pack_blocks(Parts parts, const std::function<void(const CodeBlock&)>& fill, Exec& exec) {
+  const Unwritten made = unwritten(parts);
+  const std::int64_t bytes = row_bytes(parts.cols, parts.bits);
+  for_tiles(parts.rows, parts.cols, exec, [&](const CodeBlock& block) {
+    fill(block);
+    write_block(block, parts.bits, bytes, made.codes);
+  });
+  return made.w;
+}
+
+QTensor pack_words(Parts parts, const std::function<void(const WordBlock&)>& fill, Exec& exec) {
+  check(parts.bits == 4 || parts.bits == 8, "affine::pack_words: bits");
+  const Unwritten made = unwritten(parts);
+  const std::int64_t bytes = row_bytes(parts.cols, parts.bits), per_word = 32 / parts.bits;
+  for_tiles(parts.rows, parts.cols, exec, [&](const CodeBlock& block) {
+    alignas(64) std::array<std::uint32_t, kBlockRows * kBlockCols / 4> words;
+    fill(WordBlock{block.row0, block.rows, block.col0, block.cols, words.data()});
+    if (block.cols == kBlock) {
+      for (std::int64_t r = 0; r < block.rows; r += kLanes) {
+        std::uint8_t* to = made.codes + (block.row0 + r) * bytes + block.col0 / 8 * parts.bits;
+        const std::int64_t rows = std::min<std::int64_t>(kLanes, block.rows - r);
+        parts.bits == 4 ? pack_word_lanes<4>(words.data() + r, kBlockRows, rows, to, bytes)
+                        : pack_word_lanes<8>(words.data() + r, kBlockRows, rows, to, bytes);
+      }
+      return;
+    }
+    const std::uint32_t mask = (1U << parts.bits) - 1;
+    for (std::int64_t r = 0; r < block.rows; ++r) {
+      for (std::int64_t k = 0; k < block.cols; ++k) {
+        const std::uint32_t word = words[static_cast<std::size_t>(k / per_word * kBlockRows + r)];
+        block.codes[r * kBlockCols + k] = static_cast<std::uint8_t>(word >> (k % per_word * parts.bits) & mask);
+      }
+    }
+    write_block(block, parts.bits, bytes, made.codes);
+  });
+  return made.w;
 }
 
 void unpack_blocks(const QTensor& w, const std::function<void(const CodeBlock&)>& take, Exec& exec) {
@@ -172,30 +221,52 @@ void unpack_blocks(const QTensor& w, const std::function<void(const CodeBlock&)>
 QTensor pack(const Plain& plain, Exec& exec) {
   check_plain(plain);
   const Shape groups{plain.rows, groups_of(plain.cols, plain.group)};
-  Parts parts{.rows = plain.rows, .cols = plain.cols, .group = plain.group, .bits = plain.bits, .offset_kind = plain.offset_kind,
-              .dtype = plain.dtype, .scale = float_tensor(plain.scale, groups, plain.dtype),
-              .offset = float_tensor(plain.offset, groups, plain.dtype), .order = {}};
+  Parts parts{.rows = plain.rows,
+              .cols = plain.cols,
+              .group = plain.group,
+              .bits = plain.bits,
+              .offset_kind = plain.offset_kind,
+              .dtype = plain.dtype,
+              .scale = float_tensor(plain.scale, groups, plain.dtype),
+              .offset = float_tensor(plain.offset, groups, plain.dtype),
+              .order = {}};
   if (!plain.order.empty()) {
     parts.order = Tensor(View(plain.order.data(), {static_cast<std::int64_t>(plain.order.size())}, DType::i32));
   }
-  return pack_blocks(std::move(parts), [&](const CodeBlock& block) {
-    for (std::int64_t r = 0; r < block.rows; ++r) {
-      std::copy_n(plain.codes.data() + (block.row0 + r) * plain.cols + block.col0, block.cols, block.codes + r * kBlockCols);
-    }
-  }, exec);
+  return pack_blocks(
+      std::move(parts),
+      [&](const CodeBlock& block) {
+        for (std::int64_t r = 0; r < block.rows; ++r) {
+          std::copy_n(plain.codes.data() + (block.row0 + r) * plain.cols + block.col0, block.cols,
+                      block.codes + r * kBlockCols);
+        }
+      },
+      exec);
 }
 
 Plain unpack(const QTensor& w, Exec& exec) {
   check(w.layout == &kLayout, "affine::unpack: another layout");
-  Plain p{.rows = w.rows, .cols = w.cols, .group = w.group, .bits = w.bits, .offset_kind = offset_kind(w), .dtype = w.dtype,
-          .codes = {}, .scale = w.part[1].to_f32(), .offset = w.part[2].to_f32(), .order = {}};
+  Plain p{.rows = w.rows,
+          .cols = w.cols,
+          .group = w.group,
+          .bits = w.bits,
+          .offset_kind = offset_kind(w),
+          .dtype = w.dtype,
+          .codes = {},
+          .scale = w.part[1].to_f32(),
+          .offset = w.part[2].to_f32(),
+          .order = {}};
   p.codes.resize(static_cast<std::size_t>(w.rows * w.cols));
   if (has_order(w)) p.order.assign(order_of(w).begin(), order_of(w).end());
-  unpack_blocks(w, [&](const CodeBlock& block) {
-    for (std::int64_t r = 0; r < block.rows; ++r) {
-      std::copy_n(block.codes + r * kBlockCols, block.cols, p.codes.data() + (block.row0 + r) * w.cols + block.col0);
-    }
-  }, exec);
+  unpack_blocks(
+      w,
+      [&](const CodeBlock& block) {
+        for (std::int64_t r = 0; r < block.rows; ++r) {
+          std::copy_n(block.codes + r * kBlockCols, block.cols,
+                      p.codes.data() + (block.row0 + r) * w.cols + block.col0);
+        }
+      },
+      exec);
   return p;
 }
 

@@ -96,4 +96,47 @@ inline std::uint8_t* pack_block(const std::uint8_t* codes, std::int64_t count, s
   return data;
 }
 
+/// Rows of words turned together, lane by lane.
+inline constexpr int kLanes = 16;
+template <int kWords>
+using WordLanes = std::uint32_t[kWords][kLanes];
+
+/// Field j (of `kBits` bits) of word i becomes field i of word j.
+template <int kBits>
+void turn_fields(WordLanes<32 / kBits>& words) {
+  constexpr int kWords = 32 / kBits;
+  constexpr std::uint32_t kMasks[3] = {0x0000FFFF, 0x00FF00FF, 0x0F0F0F0F};
+  int step = 0;
+  for (int distance = kWords / 2; distance > 0; distance /= 2, ++step) {
+    const int shift = distance * kBits;
+    for (int i = 0; i < kWords; ++i) {
+      if ((i & distance) != 0) continue;
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const std::uint32_t moved = (words[i][lane] >> shift ^ words[i + distance][lane]) & kMasks[step];
+        words[i + distance][lane] ^= moved;
+        words[i][lane] ^= moved << shift;
+      }
+    }
+  }
+}
+
+/// Whole blocks of kLanes rows, from words of consecutive codes (words[w * stride + lane]) to the layout: rows go to
+/// data, data + row_bytes, ... as many as `rows`.
+template <int kBits>
+void pack_word_lanes(const std::uint32_t* words, std::int64_t stride, std::int64_t rows, std::uint8_t* data,
+                     std::int64_t row_bytes) {
+  constexpr int kWords = 32 / kBits;         // codes of a word, and fields of a plane's word
+  constexpr int kSets = 4 * kBits / kWords;  // a block has 4 * kBits words; word (kSets * f + q) has codes of field f
+  for (int q = 0; q < kSets; ++q) {
+    WordLanes<kWords> set;
+    for (int f = 0; f < kWords; ++f) std::memcpy(set[f], words + (kSets * f + q) * stride, sizeof set[f]);
+    turn_fields<kBits>(set);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      std::uint32_t out[kWords];
+      for (int j = 0; j < kWords; ++j) out[j] = set[j][r];
+      std::memcpy(data + r * row_bytes + q * kWords * 4, out, sizeof out);
+    }
+  }
+}
+
 }  // namespace nibble::affine

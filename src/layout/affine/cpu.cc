@@ -106,11 +106,10 @@ class Row {
     if (bits_ == 4 && (whole || group_ % 64 == 0)) return Dots4<4>(row, x, acc, any);
     if (bits_ == 4 && group_ % 32 == 0) return Dots4<2>(row, x, acc, any);
     if (bits_ == 8 && whole && Plain()) {
-      return Dots8(row, x, acc, [](V codes, V scale, V zero) HWY_ATTR { return hn::Mul(scale, hn::Sub(codes, zero)); });
+      return Dots8<4>(row, x, acc, [&](V codes, std::int64_t index) HWY_ATTR { return PlainValues(codes, index); });
     }
-    if (bits_ == 8 && (whole || group_ % 32 == 0)) {
-      return Dots8(row, x, acc, [&](V codes, V scale, V offset) HWY_ATTR { return Values(codes, scale, offset); });
-    }
+    if (bits_ == 8 && whole) return Dots8<4>(row, x, acc, any);
+    if (bits_ == 8 && group_ % 32 == 0) return Dots8<1>(row, x, acc, any);
 #endif
     (void)row, (void)x, (void)acc;
     return 0;
@@ -239,8 +238,8 @@ class Row {
   /// words share a group, so groups are multiples of 16 * kFields inputs or whole rows. values(codes, index) gives
   /// those of group `index`.
   template <int kFields, class F>
-  HWY_INLINE std::int64_t Dots4(std::int64_t row, const float* HWY_RESTRICT x, float* HWY_RESTRICT acc,
-                                F&& values) const {
+  HWY_NOINLINE std::int64_t Dots4(std::int64_t row, const float* HWY_RESTRICT x, float* HWY_RESTRICT acc,
+                                  F&& values) const {
     const Floats df;
     const hn::RebindToUnsigned<Floats> du;
     const V codes = hn::Iota(df, 0.0F);
@@ -271,10 +270,10 @@ class Row {
     return end;
   }
 
-  /// The same for 8 bits; groups are multiples of 32 or whole rows. values(codes, scale, offset).
-  template <class F>
-  HWY_INLINE std::int64_t Dots8(std::int64_t row, const float* HWY_RESTRICT x, float* HWY_RESTRICT acc,
-                                F&& values) const {
+  /// The same for 8 bits: `kFields` fields, of 32 codes each, share a group.
+  template <int kFields, class F>
+  HWY_NOINLINE std::int64_t Dots8(std::int64_t row, const float* HWY_RESTRICT x, float* HWY_RESTRICT acc,
+                                  F&& values) const {
     const Floats df;
     const hn::RebindToUnsigned<Floats> du;
     const hn::RebindToSigned<Floats> di;
@@ -284,7 +283,7 @@ class Row {
       const std::uint8_t* data = Data(row + half, 0);
       V sums[4];
       HWY_UNROLL(4) for (int r = 0; r < 4; ++r) sums[r] = hn::Load(df, acc + (half + r) * 16);
-      Groups<4> groups(group_);
+      Groups<4 / kFields> groups(group_);
       for (std::int64_t k = 0; k < end; k += kBlock, data += kBlock) {
         groups.Next();
         HWY_UNROLL(4) for (int r = 0; r < 4; ++r) {
@@ -293,17 +292,12 @@ class Row {
           hwy::Prefetch(at + kRowBlock * row_bytes_ + 64);
           auto first = hn::BitCast(du, hn::LoadU(hn::Repartition<std::uint8_t, decltype(du)>(), at));
           auto second = hn::BitCast(du, hn::LoadU(hn::Repartition<std::uint8_t, decltype(du)>(), at + 64));
-          V scale = hn::Zero(df), offset = hn::Zero(df);
           HWY_UNROLL(4) for (int f = 0; f < 4; ++f) {
-            if (f == 0 || groups.at[f] != groups.at[f - 1]) {
-              const std::int64_t index = (row + half + r) * groups_ + groups.at[f];
-              scale = hn::Set(df, ScaleOf(index));
-              offset = hn::Set(df, OffsetOf(index));
-            }
+            const std::int64_t index = (row + half + r) * groups_ + groups.at[f / kFields];
             const V one = hn::ConvertTo(df, hn::BitCast(di, hn::And(first, low)));
             const V two = hn::ConvertTo(df, hn::BitCast(di, hn::And(second, low)));
-            sums[r] = hn::MulAdd(values(one, scale, offset), hn::Load(df, x + k + 32 * f), sums[r]);
-            sums[r] = hn::MulAdd(values(two, scale, offset), hn::Load(df, x + k + 32 * f + 16), sums[r]);
+            sums[r] = hn::MulAdd(values(one, index), hn::Load(df, x + k + 32 * f), sums[r]);
+            sums[r] = hn::MulAdd(values(two, index), hn::Load(df, x + k + 32 * f + 16), sums[r]);
             first = hn::ShiftRight<8>(first);
             second = hn::ShiftRight<8>(second);
           }

@@ -84,8 +84,8 @@ class Row {
   /// One token: the 16 values of a unit's scale are computed and rounded once, and go from the table to the sum in
   /// registers.
   template <class F>
-  HWY_INLINE std::int64_t DotsOfUnits(std::int64_t row, const float* HWY_RESTRICT x, float* HWY_RESTRICT acc,
-                                      F&& round) const {
+  HWY_NOINLINE std::int64_t DotsOfUnits(std::int64_t row, const float* HWY_RESTRICT x, float* HWY_RESTRICT acc,
+                                        F&& round) const {
     const Floats df;
     const hn::RebindToUnsigned<Floats> du;
     const int shift = std::countr_zero(static_cast<std::uint64_t>(block_));

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "layout/affine/codes.h"
 #include "quant/awq/awq.h"
 #include "quant/awq/packing.h"
 #include "quant/common/bit_stream.h"
@@ -8,35 +9,19 @@
 namespace nibble::awq {
 namespace {
 
-/// An 8 x 8 matrix of bytes, one row per word, transposed.
-void transpose_bytes(std::uint64_t (&rows)[8]) {
-  const auto swap = [&](int distance, int shift, std::uint64_t mask) {
-    for (int i = 0; i < 8; ++i) {
-      if ((i & distance) != 0) continue;
-      const std::uint64_t moved = (rows[i] >> shift ^ rows[i + distance]) & mask;
-      rows[i + distance] ^= moved;
-      rows[i] ^= moved << shift;
-    }
-  };
-  swap(4, 32, 0x00000000FFFFFFFFULL);
-  swap(2, 16, 0x0000FFFF0000FFFFULL);
-  swap(1, 8, 0x00FF00FF00FF00FFULL);
-}
-
-/// Words of eight outputs of one input: eight inputs at a time, turned.
-void fill_gemm(const ModuleParts& parts, const affine::CodeBlock& block) {
+/// Words of eight outputs of one input become words of eight inputs of one output.
+void fill_gemm(const ModuleParts& parts, const affine::WordBlock& block) {
   const std::int64_t words = parts.rows / 8;
   for (std::int64_t k = 0; k < block.cols; k += 8) {
-    const std::int64_t some = std::min<std::int64_t>(8, block.cols - k);
-    const std::byte* row = parts.qweight.data() + ((block.col0 + k) * words + block.row0 / 8) * 4;
+    affine::WordLanes<8> set = {};
+    for (std::int64_t i = 0; i < std::min<std::int64_t>(8, block.cols - k); ++i) {
+      std::memcpy(set[i], parts.qweight.data() + ((block.col0 + k + i) * words + block.row0 / 8) * 4,
+                  static_cast<std::size_t>(block.rows / 8) * 4);
+    }
+    affine::turn_fields<4>(set);
+    std::uint32_t* to = block.words + k / 8 * affine::kBlockRows;
     for (std::int64_t c = 0; c < block.rows / 8; ++c) {
-      std::uint64_t codes[8] = {};
-      for (std::int64_t i = 0; i < some; ++i) codes[i] = spread_nibbles(word_at(row, i * words + c));
-      transpose_bytes(codes);
-      for (std::size_t i = 0; i < 8; ++i) {
-        std::uint8_t* to = block.codes + (8 * c + kGemmOrder[i]) * affine::kBlockCols + k;
-        std::memcpy(to, &codes[i], static_cast<std::size_t>(some));
-      }
+      for (std::size_t i = 0; i < 8; ++i) to[8 * c + kGemmOrder[i]] = set[i][c];
     }
   }
 }
@@ -150,10 +135,15 @@ LinearWeights Reader::load(const std::string& module, LinearSize size, Exec& exe
   } else {
     packed.offset = as_f16(packed.offset);
   }
-  const auto fill = fast ? &fill_fast : parts.variant == Variant::gemv ? &fill_gemv : &fill_gemm;
   LinearWeights linear;
-  linear.weight = affine::pack_blocks(
-      std::move(packed), [&](const affine::CodeBlock& block) { fill(parts, block); }, exec);
+  if (parts.variant == Variant::gemm) {
+    linear.weight = affine::pack_words(
+        std::move(packed), [&](const affine::WordBlock& block) { fill_gemm(parts, block); }, exec);
+  } else {
+    linear.weight = affine::pack_blocks(
+        std::move(packed),
+        [&](const affine::CodeBlock& block) { fast ? fill_fast(parts, block) : fill_gemv(parts, block); }, exec);
+  }
   linear.bias = tensors.bias(parts.rows);
   linear.record = std::move(record);
   return linear;

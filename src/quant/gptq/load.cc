@@ -19,6 +19,16 @@ void fill_in_order(const ModuleParts& parts, const affine::CodeBlock& block) {
   }
 }
 
+/// The words themselves: a row of them is contiguous in the file.
+void fill_words(const ModuleParts& parts, const affine::WordBlock& block) {
+  const std::int64_t per_word = 32 / parts.spec.bits;
+  for (std::int64_t w = 0; w < block.cols / per_word; ++w) {
+    std::memcpy(block.words + w * affine::kBlockRows,
+                parts.qweight.data() + ((block.col0 / per_word + w) * parts.rows + block.row0) * 4,
+                static_cast<std::size_t>(block.rows) * 4);
+  }
+}
+
 /// Codes of the inputs that `order` names.
 void fill_by_order(const ModuleParts& parts, const affine::CodeBlock& block) {
   for (std::int64_t i = 0; i < block.cols; ++i) {
@@ -72,11 +82,18 @@ LinearWeights Reader::load(const std::string& module, LinearSize size, Exec& exe
                        .scale = transposed(parts.scales),
                        .offset = zero_points(parts, record->zeros, exec),
                        .order = {}};
-  const auto fill = parts.order.empty() ? &fill_in_order : &fill_by_order;
-  if (!parts.order.empty()) packed.order = Tensor(View(parts.order.data(), {parts.cols}, DType::i32));
   LinearWeights linear;
-  linear.weight = affine::pack_blocks(
-      std::move(packed), [&](const affine::CodeBlock& block) { fill(parts, block); }, exec);
+  if (!parts.order.empty()) {
+    packed.order = Tensor(View(parts.order.data(), {parts.cols}, DType::i32));
+    linear.weight = affine::pack_blocks(
+        std::move(packed), [&](const affine::CodeBlock& block) { fill_by_order(parts, block); }, exec);
+  } else if (parts.spec.bits == 4 || parts.spec.bits == 8) {
+    linear.weight = affine::pack_words(
+        std::move(packed), [&](const affine::WordBlock& block) { fill_words(parts, block); }, exec);
+  } else {
+    linear.weight = affine::pack_blocks(
+        std::move(packed), [&](const affine::CodeBlock& block) { fill_in_order(parts, block); }, exec);
+  }
   linear.bias = tensors.bias(parts.rows);
   linear.record = std::move(record);
   return linear;
