@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 
 struct InspectFlags {
   std::string path;
-  bool json = false, tensors = false, verify = false, pickle = false;
+  bool json = false, tensors = false, modules = false, verify = false, pickle = false;
   ComputeFlags compute;
 };
 
@@ -98,11 +98,21 @@ void print_modules(const InspectReport& report) {
     sum.bytes += module.bytes;
   }
   for (const auto& [form, sum] : forms) {
-    const ModuleReport total{"", form, sum.parameters, sum.bytes};
+    const ModuleReport total{.name = "", .form = form, .size = {}, .parameters = sum.parameters, .bytes = sum.bytes};
     std::cout << "  " << report.scheme << ": " << form << ": " << sum.modules << " linear modules, "
               << count_text(static_cast<double>(sum.parameters)) << " parameters, " << fixed(total.bits(), 3)
               << " bits per weight\n";
   }
+}
+
+/// One row per quantized module.
+std::string module_table(const InspectReport& report) {
+  std::vector<std::vector<std::string>> rows;
+  for (const ModuleReport& module : report.modules) {
+    rows.push_back({printable(module.name), to_string({module.size.rows, module.size.cols}), fixed(module.bits(), 3),
+                    printable(module.form)});
+  }
+  return markdown_table({{"module"}, {"shape"}, {"bits/weight", true}, {report.scheme}}, rows);
 }
 
 void print_text(const InspectReport& report, const Checkpoint& checkpoint, bool all_tensors) {
@@ -121,6 +131,7 @@ void print_text(const InspectReport& report, const Checkpoint& checkpoint, bool 
     std::cout << "  dtype       " << name << ": " << share.tensors << " tensors, "
               << byte_text(static_cast<double>(share.bytes)) << '\n';
   }
+  if (!report.scheme.empty()) std::cout << "  scheme      " << report.scheme << ", by " << report.scheme_from << '\n';
   print_modules(report);
   for (const std::string& note : report.notes) std::cout << "  note: " << printable(note) << '\n';
   std::cout << '\n' << tensor_table(checkpoint, all_tensors);
@@ -156,6 +167,7 @@ void run_inspect(const InspectFlags& flags) {
     print_json(report_json(report, *checkpoint, flags.tensors));
   } else {
     print_text(report, *checkpoint, flags.tensors);
+    if (flags.modules && !report.modules.empty()) std::cout << '\n' << module_table(report);
     if (report.verified) print_verified(*report.verified);
   }
   if (!report.verified) return;
@@ -175,6 +187,8 @@ void add_inspect(CLI::App& app) {
       ->required();
   command->add_flag("--json", flags->json, "Print JSON");
   command->add_flag("--tensors", flags->tensors, "List every tensor, not one line per group of layers");
+  command->add_flag("--modules", flags->modules,
+                    "List every quantized module: how it is stored, and why it is read so");
   command->add_flag("--verify", flags->verify,
                     "Read all bytes: NaN and infinities, all-zero tensors, checksums; show pickles as instructions");
   command->add_flag("--pickle", flags->pickle, "Only show the pickles of PyTorch files, also those refused to be read");
@@ -184,6 +198,7 @@ void add_inspect(CLI::App& app) {
       "Exit code 2 when the checkpoint is broken or, with --verify, damaged or not finite.\n"
       "Examples:\n"
       "  nibble inspect models/demo\n"
+      "  nibble inspect org/name-GPTQ --modules\n"
       "  nibble inspect org/name@main --verify\n"
       "  nibble inspect model.safetensors --tensors --json\n"
       "  nibble inspect suspicious.pt --pickle");

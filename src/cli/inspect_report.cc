@@ -39,18 +39,34 @@ std::vector<ModuleReport> module_reports(const WeightStore& store, Exec& exec) {
     ModuleReport module;
     module.name = name;
     module.form = store.reader()->describe(name);
-    const LinearSize size = store.reader()->size(name);
-    module.parameters = size.rows * size.cols;
-    if (module.parameters == 0) {
+    module.size = store.reader()->size(name);
+    if (module.size.rows * module.size.cols == 0) {
       const QTensor weight = store.linear(name, exec).weight;
-      module.parameters = weight.rows * weight.cols;
+      module.size = {weight.rows, weight.cols};
     }
+    module.parameters = module.size.rows * module.size.cols;
     for (const TensorEntry& tensor : tensors_below(store.checkpoint().tensors(), name + ".")) {
       if (tensor.name != name + ".bias") module.bytes += static_cast<std::int64_t>(tensor.view.size_bytes());
     }
     modules.push_back(std::move(module));
   }
   return modules;
+}
+
+/// What made the checkpoint this scheme's.
+std::string reason_of(const Checkpoint& checkpoint) {
+  if (checkpoint.json_file("quanto_qmap.json")) return "quanto_qmap.json";
+  const auto method_in = [](const Json& config, const std::string& file) {
+    for (const char* key : {"quant_method", "method"}) {
+      if (config.get(key) != nullptr) return cat(key, " in ", file);
+    }
+    return cat("the keys of ", file);
+  };
+  for (const char* name : {"quantize_config.json", "quant_config.json"}) {
+    if (const std::optional<Json> own = checkpoint.json_file(name)) return method_in(*own, name);
+  }
+  const Json* config = checkpoint.config().get("quantization_config");
+  return config != nullptr ? method_in(*config, "config.json") : "the names of its tensors";
 }
 
 /// Elements of the tensors that are no part of a quantized weight.
@@ -123,6 +139,7 @@ InspectReport make_report(const std::shared_ptr<const Checkpoint>& checkpoint, b
   const WeightStore store(checkpoint);
   if (store.scheme() != nullptr) {
     report.scheme = store.scheme()->name;
+    report.scheme_from = reason_of(*checkpoint);
     report.notes = store.reader()->notes();
     report.modules = module_reports(store, exec);
   }
@@ -153,6 +170,7 @@ Json report_json(const InspectReport& report, const Checkpoint& checkpoint, bool
   for (const ModuleReport& module : report.modules) {
     modules.push_back(Json::Object{{"name", module.name},
                                    {"form", module.form},
+                                   {"shape", Json::Array{module.size.rows, module.size.cols}},
                                    {"parameters", module.parameters},
                                    {"bytes", module.bytes},
                                    {"bits_per_weight", module.bits()}});
@@ -164,6 +182,7 @@ Json report_json(const InspectReport& report, const Checkpoint& checkpoint, bool
   Json json = Json::Object{{"path", report.path.string()},
                            {"architecture", report.architecture},
                            {"scheme", report.scheme.empty() ? Json() : Json(report.scheme)},
+                           {"scheme_from", report.scheme.empty() ? Json() : Json(report.scheme_from)},
                            {"files", std::move(files)},
                            {"tensor_count", static_cast<std::int64_t>(checkpoint.tensors().size())},
                            {"parameters", report.parameters},

@@ -12,6 +12,7 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/verify.h"
 #include "device/device.h"
+#include "quant/scheme.h"
 
 namespace nibble::cli {
 
@@ -23,7 +24,8 @@ struct DTypeShare {
 /// A linear that a scheme stores.
 struct ModuleReport {
   std::string name;
-  std::string form;             ///< "qint4, group_size 128, shift"
+  std::string form;             ///< "int4, group_size 128, sym, zero points v2 (symmetric zero points prove it)"
+  LinearSize size;              ///< zeros where the format does not hold it
   std::int64_t parameters = 0;  ///< rows * cols
   std::int64_t bytes = 0;       ///< of its tensors, the bias aside
   double bits() const;          ///< per parameter
@@ -33,6 +35,7 @@ struct InspectReport {
   std::filesystem::path path;
   std::string architecture;  ///< from config.json, "" without
   std::string scheme;        ///< "" for plain tensors
+  std::string scheme_from;   ///< why it is this scheme: "quant_method in config.json"
   std::vector<std::string> notes;
   std::vector<std::pair<std::filesystem::path, std::int64_t>> files;  ///< weight files and their sizes
   std::map<std::string, DTypeShare> dtypes;

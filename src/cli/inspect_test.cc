@@ -45,14 +45,30 @@ TEST(Inspect, NamesSchemeAndBitsOfAQuantizedModel) {
   const test::TempDir dir;
   for (const std::string weights : {"int8", "int4", "int2", "float8"}) {
     const fs::path out = dir / weights;
-    const test::Ran made = test::run_command("'" + test::nibble_binary().string() + "' quantize '" +
-                                             test::source("models/demo").string() + "' -o '" + out.string() +
-                                             "' --weights " + weights);
+    const test::Ran made =
+        test::run_command("'" + test::nibble_binary().string() + "' quantize '" + test::source("models/demo").string() +
+                          "' -o '" + out.string() + "' --weights " + weights);
     ASSERT_EQ(made.code, 0) << made.err;
     const test::Ran ran = inspect(out, "--json --verify");
     ASSERT_EQ(ran.code, 0) << ran.err;
     EXPECT_TRUE(contains(ran.out, "quanto")) << ran.out.substr(0, 400);
   }
+}
+
+TEST(Inspect, SaysPerModuleHowItIsStoredAndWhy) {
+  const test::Ran ran = inspect(test::data("gptq/ag_b3_g64_sym_desc"), "--modules");
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  EXPECT_TRUE(contains(ran.out, "scheme      gptq, by quant_method in quantize_config.json")) << ran.out;
+  EXPECT_TRUE(contains(ran.out, "| model.layers.1.mlp.up_proj"));
+  EXPECT_TRUE(contains(ran.out,
+                       "int3, group_size 64, sym, desc_act, inputs reordered by g_idx, zero points v1 (z - 1 "
+                       "stored; symmetric zero points prove it)"));
+  const Json json = Json::parse(inspect(test::data("bnb/ckpt/bnb_nf4_bf16"), "--json").out, "inspect");
+  EXPECT_EQ(json.find("scheme")->string(""), "bnb4");
+  EXPECT_EQ(json.find("scheme_from")->string(""), "quant_method in config.json");
+  const Json& module = json.find("modules")->array("").front();
+  EXPECT_EQ(module.find("form")->string("").rfind("nf4, blocksize 64", 0), 0U);
+  EXPECT_EQ(module.find("shape")->array("").size(), 2U);
 }
 
 TEST(Inspect, BrokenFilesAreOneLineAndExitCodeTwo) {

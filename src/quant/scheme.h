@@ -71,6 +71,24 @@ class SchemeReader {
   virtual std::vector<std::string> notes() const { return {}; }
 };
 
+/// A form that a scheme's weights take in memory: a row of the support matrix.
+struct SchemeForm {
+  std::string_view name;  ///< "nf4", "int4"
+  std::int32_t bits = 0;  ///< QTensor::bits; 0: the checkpoint's config says
+  const Layout* layout = nullptr;
+};
+
+/// The ways in which a scheme's tensors lie on disk (GPTQ's v1 and v2, AWQ's gemm and gemv), for `convert`.
+struct SchemeVariants {
+  std::span<const std::string_view> names;  ///< "gptq_v2"
+  /// The same weight under a record for the variant. Throws Error(bad_input) beginning with the module's name when the
+  /// variant cannot hold it.
+  LinearWeights (*rewrite)(const std::string& module, const LinearWeights& linear, std::string_view variant) = nullptr;
+  /// Sets the keys of a quantization config (an object, maybe empty) that name the variant; `example` is one of the
+  /// checkpoint's weights.
+  void (*edit_config)(Json& config, std::string_view variant, const QTensor& example) = nullptr;
+};
+
 struct Scheme {
   std::string_view name;
   std::string_view summary;
@@ -79,6 +97,8 @@ struct Scheme {
   std::unique_ptr<SchemeReader> (*open)(std::shared_ptr<const Checkpoint>) = nullptr;
   /// The exact inverse of SchemeReader::load: the tensors of `module` with the bytes that were loaded.
   std::vector<StoredTensor> (*store)(const std::string& module, const LinearWeights& linear, Exec& exec) = nullptr;
+  std::span<const SchemeForm> forms{};
+  const SchemeVariants* variants = nullptr;  ///< null: there is one way
 };
 
 std::span<const Scheme* const> all_schemes();

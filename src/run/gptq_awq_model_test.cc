@@ -1,5 +1,5 @@
-// Whole models that AutoGPTQ, GPTQModel and AutoAWQ saved: logits against a float32 Llama on the exact dequantized weights,
-// and against the library's own fp16 logits where it has a CPU path.
+// Whole models that AutoGPTQ, GPTQModel and AutoAWQ saved: logits against a float32 Llama on the exact dequantized
+// weights, and against the library's own fp16 logits where it has a CPU path.
 #include <gtest/gtest.h>
 
 #include "base/json.h"
@@ -54,7 +54,8 @@ TEST(GptqAwqModel, StoredBiasesAreApplied) {
   const std::vector<std::int32_t> ids{1, 17, 300};
   const auto logits_with = [&](float bias) {
     Tensor& tensor = edited.tensors.at("model.layers.0.mlp.down_proj.bias");
-    for (std::int64_t i = 0; i < tensor.count(); ++i) store_from_f32(DType::f16, tensor.data(), i, i % 2 == 0 ? bias : 0);
+    for (std::int64_t i = 0; i < tensor.count(); ++i)
+      store_from_f32(DType::f16, tensor.data(), i, i % 2 == 0 ? bias : 0);
     const test::TempDir dir;
     edited.write(dir / "model");
     return test::LoadedModel(dir / "model").one_shot(ids);
@@ -62,6 +63,33 @@ TEST(GptqAwqModel, StoredBiasesAreApplied) {
   const std::vector<float> plain = test::LoadedModel(test::data("gptq/ag_b3_g64_sym_desc")).one_shot(ids);
   EXPECT_EQ(logits_with(0), plain);
   EXPECT_GT(test::relative_error(logits_with(1), plain), 0.01);
+}
+
+/// `lm_head: true`: the head's tensors decide, as for every module.
+TEST(GptqAwqModel, AQuantizedHeadIsRead) {
+  test::EditedCheckpoint plain(*Checkpoint::open(test::data("gptq/ag_b3_g64_sym_desc").string()));
+  const std::string gate = "model.layers.0.mlp.gate_proj";
+  ThreadPool pool(1);
+  Arena arena;
+  Exec exec{.target = Target::ref, .pool = pool, .arena = arena};
+  const WeightStore weights(Checkpoint::open(test::data("gptq/ag_b3_g64_sym_desc").string()));
+  const QTensor w = weights.linear(gate, exec).weight;
+  ASSERT_EQ((Shape{w.rows, w.cols}), plain.tensors.at("lm_head.weight").shape());
+  test::EditedCheckpoint quantized(plain);
+  quantized.tensors.erase("lm_head.weight");
+  for (const char* part : {"qweight", "qzeros", "scales", "g_idx"}) {
+    quantized.tensors[cat("lm_head.", part)] = Tensor(plain.tensors.at(cat(gate, ".", part)).view());
+  }
+  Tensor head({w.rows, w.cols}, DType::f32);
+  decode(w, 0, w.rows, head.as<float>().data(), exec);
+  plain.tensors["lm_head.weight"] = head;
+  const test::TempDir dir;
+  plain.write(dir / "plain");
+  quantized.write(dir / "quantized");
+  const std::vector<std::int32_t> ids{1, 17, 300};
+  EXPECT_LT(test::relative_error(test::LoadedModel(dir / "quantized").one_shot(ids),
+                                 test::LoadedModel(dir / "plain").one_shot(ids)),
+            1e-5);
 }
 
 TEST(GptqAwqModel, LogitsOfEveryCheckpoint) {

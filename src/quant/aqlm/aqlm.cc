@@ -1,3 +1,5 @@
+#include <array>
+
 #include "quant/aqlm/aqlm.h"
 
 #include <algorithm>
@@ -51,10 +53,17 @@ std::int64_t read_number(const Json& json, const std::string& where, std::string
   return number;
 }
 
+std::vector<StoredTensor> store_copies(const std::string& module, const LinearWeights& linear, Exec&) {
+  return quant::copies_of(store(module, linear));
+}
+
+constexpr std::array<SchemeForm, 1> kForms{{{"codebooks", 0, &codebook::kLayout}}};
+
 }  // namespace
 
 extern const Scheme kScheme;
-constexpr Scheme kScheme{"aqlm", "AQLM: sums of codebook vectors, any number and size of codebooks", &claims, &open};
+constexpr Scheme kScheme{
+    "aqlm", "AQLM: sums of codebook vectors, any number and size of codebooks", &claims, &open, &store_copies, kForms};
 
 DType code_dtype(std::int64_t nbits) { return nbits <= 8 ? DType::i8 : nbits <= 16 ? DType::i16 : DType::i32; }
 

@@ -51,4 +51,7 @@ class Reader final : public SchemeReader {
 /// The inverse of Reader::load.
 std::vector<StoredTensor> store(const std::string& module, const LinearWeights& linear, Exec& exec);
 
+/// gemm, gemv, gemv_fast and llm-awq.
+extern const SchemeVariants kVariants;
+
 }  // namespace nibble::awq

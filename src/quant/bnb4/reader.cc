@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -72,11 +73,18 @@ std::unique_ptr<SchemeReader> open(std::shared_ptr<const Checkpoint> checkpoint)
   return std::make_unique<Reader>(std::move(checkpoint));
 }
 
+std::vector<StoredTensor> store_copies(const std::string& module, const LinearWeights& linear, Exec&) {
+  return quant::copies_of(store(module, linear));
+}
+
+constexpr std::array<SchemeForm, 2> kForms{{{"nf4", 4, &lut4::kLayout}, {"fp4", 4, &lut4::kLayout}}};
+
 }  // namespace
 
 extern const Scheme kScheme;
-constexpr Scheme kScheme{"bnb4", "bitsandbytes 4-bit: NF4 and FP4, blocks of 32 to 4096, nested scales", &claims,
-                         &open};
+constexpr Scheme kScheme{"bnb4",        "bitsandbytes 4-bit: NF4 and FP4, blocks of 32 to 4096, nested scales",
+                         &claims,       &open,
+                         &store_copies, kForms};
 
 Reader::Reader(std::shared_ptr<const Checkpoint> checkpoint) : checkpoint_(std::move(checkpoint)) {
   if (const Json* config = bnb::find_config(*checkpoint_); config != nullptr) {

@@ -1,3 +1,5 @@
+#include <array>
+
 #include "quant/bnb8/bnb8.h"
 
 #include <algorithm>
@@ -43,11 +45,19 @@ std::unique_ptr<SchemeReader> open(std::shared_ptr<const Checkpoint> checkpoint)
   return std::make_unique<Reader>(std::move(checkpoint));
 }
 
+std::vector<StoredTensor> store_copies(const std::string& module, const LinearWeights& linear, Exec&) {
+  return quant::copies_of(store(module, linear));
+}
+
+constexpr std::array<SchemeForm, 1> kForms{{{"int8", 8, &rows8::kLayout}}};
+
 }  // namespace
 
 extern const Scheme kScheme;
-constexpr Scheme kScheme{"bnb8", "bitsandbytes LLM.int8: int8 weights and inputs, outlier columns in floating point",
-                         &claims, &open};
+constexpr Scheme kScheme{
+    "bnb8",        "bitsandbytes LLM.int8: int8 weights and inputs, outlier columns in floating point",
+    &claims,       &open,
+    &store_copies, kForms};
 
 Reader::Reader(std::shared_ptr<const Checkpoint> checkpoint) : checkpoint_(std::move(checkpoint)) {
   if (const Json* config = bnb::find_config(*checkpoint_); config != nullptr) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "quant/scheme.h"
 #include "tensor/view.h"
 
 namespace nibble::quant {
@@ -15,5 +16,13 @@ struct StoredTensor {
 };
 
 using StoredTensors = std::vector<StoredTensor>;
+
+/// The same with memory of their own: what Scheme::store gives.
+inline std::vector<nibble::StoredTensor> copies_of(const StoredTensors& tensors) {
+  std::vector<nibble::StoredTensor> out;
+  out.reserve(tensors.size());
+  for (const StoredTensor& tensor : tensors) out.push_back({tensor.name, Tensor(tensor.view)});
+  return out;
+}
 
 }  // namespace nibble::quant

@@ -54,4 +54,7 @@ class Reader final : public SchemeReader {
 /// The inverse of Reader::load.
 std::vector<StoredTensor> store(const std::string& module, const LinearWeights& linear, Exec& exec);
 
+/// v1 ("gptq") and v2 ("gptq_v2").
+extern const SchemeVariants kVariants;
+
 }  // namespace nibble::gptq
