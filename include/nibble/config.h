@@ -33,9 +33,10 @@ struct ExllamaConfig {
 /// GPTQ. A float checkpoint needs `dataset`, and the tokenizer is the model's own unless one is given.
 struct GPTQConfig {
   int bits = 4;  ///< 2, 3, 4 or 8
-  /// A name ("c4", "wikitext2": a file of that name in the model's folder or the working folder; nibble has no
-  /// network), a file (.txt, .jsonl, .json), or the texts themselves.
+  /// The texts themselves; a file (.txt, .jsonl, .json); "builtin", a small text of nibble's own; or the name of a data
+  /// set ("c4", "wikitext2", ...) that lies at dataset_path, for nibble has no network.
   std::variant<std::monostate, std::string, std::vector<std::string>> dataset;
+  std::string dataset_path;  ///< nibble's own: the file or folder of a data set by name
   std::variant<std::monostate, std::string, PreTrainedTokenizer> tokenizer;
   std::int64_t group_size = 128;  ///< inputs per group; -1: all
   double damp_percent = 0.1;      ///< above 0, below 1

@@ -29,6 +29,8 @@ class PreTrainedTokenizer {
   std::int64_t vocab_size() const;
   std::optional<std::int32_t> bos_token_id() const;
   std::optional<std::int32_t> eos_token_id() const;
+  /// The folder that it was read from.
+  std::string name_or_path() const;
   /// Copies the tokenizer's files into `folder`, which is made if need be.
   void save_pretrained(const std::string& folder) const;
   /// nibble has no network: always Error(bad_input), with the two steps that do it.

@@ -148,7 +148,7 @@ TEST(Config, FieldsAreChecked) {
   EXPECT_TRUE(contains(load_error(kGptq, {.quantization_config = GPTQConfig{.bits = 5}}), "GPTQConfig: bits: 5"));
   EXPECT_TRUE(contains(load_error(kGptq, {.quantization_config = GPTQConfig{.group_size = 0}}), "group_size: 0"));
   EXPECT_TRUE(contains(load_error(kGptq, {.quantization_config = GPTQConfig{.damp_percent = 1}}), "damp_percent: 1"));
-  EXPECT_TRUE(contains(load_error(kGptq, {.quantization_config = GPTQConfig{.exllama_config = ExllamaConfig{3}}}),
+  EXPECT_TRUE(contains(load_error(kGptq, {.quantization_config = GPTQConfig{.exllama_config = ExllamaConfig{.version = 3}}}),
                        "exllama_config: version: 3"));
   EXPECT_TRUE(contains(load_error(kAwq, {.quantization_config = AwqConfig{.bits = 3}}), "AwqConfig: bits: 3"));
   EXPECT_TRUE(contains(load_error(kAwq, {.quantization_config = AwqConfig{.version = "warp"}}), "version: warp"));
@@ -156,6 +156,45 @@ TEST(Config, FieldsAreChecked) {
                        "llm_int8_threshold: -1"));
   EXPECT_TRUE(contains(load_error(kNf4, {.quantization_config = BitsAndBytesConfig{.bnb_4bit_compute_dtype = "int8"}}),
                        "bnb_4bit_compute_dtype: int8"));
+}
+
+TEST(Quantize, BitsAndBytesWhileLoading) {
+  PreTrainedModel plain = load(kLlama), eight = load(kLlama, {.load_in_8bit = true});
+  EXPECT_EQ(eight.dtype_of("model.layers.0.mlp.up_proj.weight"), "int8");
+  EXPECT_NE(eight.dtype_of("lm_head.weight"), "int8");
+  const PreTrainedModel four =
+      load(kLlama, {.quantization_config = BitsAndBytesConfig{.load_in_4bit = true, .bnb_4bit_quant_type = "nf4"}});
+  EXPECT_EQ(four.dtype_of("model.layers.0.mlp.up_proj.weight"), "uint8");
+  EXPECT_LT(four.get_memory_footprint(), eight.get_memory_footprint());
+  EXPECT_LT(eight.get_memory_footprint(), plain.get_memory_footprint());
+  const test::TempDir dir;
+  eight.save_pretrained((dir / "saved").string());
+  EXPECT_EQ(load((dir / "saved").string()).logits(kIds), eight.logits(kIds));
+}
+
+TEST(Quantize, AConfigOfInt8FieldsAloneMeansEightBits) {
+  const PreTrainedModel model =
+      load(kLlama, {.quantization_config = BitsAndBytesConfig{.llm_int8_skip_modules = {{"up_proj"}}}});
+  EXPECT_EQ(model.dtype_of("model.layers.0.mlp.down_proj.weight"), "int8");
+  EXPECT_EQ(model.dtype_of("lm_head.weight"), "int8") << "an explicit list replaces the default";
+  EXPECT_NE(model.dtype_of("model.layers.0.mlp.up_proj.weight"), "int8");
+  EXPECT_EQ(model.notes().size(), 1U);
+}
+
+TEST(Quantize, OffloadedModulesStayInFloats) {
+  const DeviceMap map{{"", 0}, {"model.layers.1", "cpu"}};
+  EXPECT_TRUE(contains(load_error(kLlama, {.device_map = map, .load_in_8bit = true}),
+                       "goes to the cpu, where it stays in floats: set llm_int8_enable_fp32_cpu_offload"));
+  const PreTrainedModel model = load(
+      kLlama, {.device_map = map, .quantization_config = BitsAndBytesConfig{.llm_int8_enable_fp32_cpu_offload = true}});
+  EXPECT_EQ(model.dtype_of("model.layers.0.mlp.up_proj.weight"), "int8");
+  EXPECT_NE(model.dtype_of("model.layers.1.mlp.up_proj.weight"), "int8");
+}
+
+TEST(Quantize, GptqNeedsADataset) {
+  EXPECT_TRUE(contains(load_error(kLlama, {.quantization_config = GPTQConfig{}}), "needs a dataset"));
+  EXPECT_TRUE(contains(load_error(kLlama, {.quantization_config = GPTQConfig{.block_name_to_quantize = "h"}}),
+                       "block_name_to_quantize: the model has no module h"));
 }
 
 TEST(DeviceMap, NamesAreThoseOfTheModel) {

@@ -76,6 +76,7 @@ std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Check
                                                      Exec& exec, const ProgressCallback& progress) {
   ModuleSelection selection;
   selection.only = block_linears(source, exec);
+  selection.include = task.include;
   gptq::Quantizer quantizer(task.config);
   GptqCalibration calibration;
   calibration.source = source;

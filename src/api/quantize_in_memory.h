@@ -21,6 +21,7 @@ std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Check
 struct GptqInMemory {
   gptq::QuantizerConfig config;
   std::vector<std::vector<std::int32_t>> sequences;
+  std::vector<std::string> include;  ///< patterns of modules, when not all linears of the blocks are wanted
 };
 std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Checkpoint> source, GptqInMemory task,
                                                      Exec& exec, const ProgressCallback& progress = {});

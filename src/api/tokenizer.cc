@@ -30,6 +30,8 @@ std::int64_t PreTrainedTokenizer::vocab_size() const { return state_->tokenizer-
 std::optional<std::int32_t> PreTrainedTokenizer::bos_token_id() const { return state_->tokenizer->bos_id(); }
 std::optional<std::int32_t> PreTrainedTokenizer::eos_token_id() const { return state_->tokenizer->eos_id(); }
 
+std::string PreTrainedTokenizer::name_or_path() const { return state_->folder.string(); }
+
 void PreTrainedTokenizer::save_pretrained(const std::string& folder) const {
   static constexpr std::array names{"tokenizer.json",    "tokenizer_config.json", "special_tokens_map.json",
                                     "added_tokens.json", "tokenizer.model",       "vocab.json",
