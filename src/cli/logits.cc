@@ -145,6 +145,9 @@ std::vector<EncoderOutput> encode_images(const LogitsFlags& flags, const Encoder
 }
 
 void write_hidden_states(const LogitsFlags& flags, std::shared_ptr<const Checkpoint> checkpoint, Exec& exec) {
+  if (!flags.model.lora.empty()) {
+    throw bad_input("--lora: adapters of models that give hidden states are not supported");
+  }
   exec.compute = compute_dtype(flags.model.dtype, *checkpoint);
   const EncoderModel model(std::move(checkpoint), exec);
   write_outputs(model.reads_images() ? encode_images(flags, model, exec) : encode_texts(flags, model, exec), model,

@@ -96,6 +96,7 @@ TEST_F(Logits, OfBert) {
   test::write_text(dir_ / "few.json", R"({"ids": [[1, 2]], "token_type_ids": [[0]]})");
   expect_refused(run("bert", "--ids " + (dir_ / "few.json").string()), "sequence 0 has 1 types for 2 token ids");
   expect_refused(run("bert", "--pixels x"), "BertModel needs --ids FILE");
+  expect_refused(run("bert", "--lora x --ids " + (dir_ / "few.json").string()), "--lora: adapters of models that give");
 }
 
 TEST_F(Logits, OfVit) {
