@@ -24,6 +24,7 @@ import warnings
 
 warnings.filterwarnings("ignore")
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # gptqmodel would compile its kernel, once per checkpoint
 import torch
 from safetensors.torch import load_file
 
@@ -176,7 +177,7 @@ def check_awq():
     library = f"autoawq 0.2.9 under transformers {transformers.__version__}, dequantize path"
 
     def load(folder):
-        model = AutoAWQForCausalLM.from_quantized(folder, fuse_layers=False, device_map="cpu", torch_dtype=torch.float16)
+        model = AutoAWQForCausalLM.from_quantized(folder, fuse_layers=False, device_map={"": "cpu"}, torch_dtype=torch.float16)
         return model.model.eval()
 
     root = os.path.join(args.fixtures, "gptq_awq", "ckpt")
