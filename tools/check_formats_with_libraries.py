@@ -13,6 +13,7 @@ its own format or in another variant, the library loads both folders, and all lo
 logits` (f32) is shown beside them. Also loads the dequantized bf16 / f32 checkpoints with plain Transformers.
 """
 import argparse
+import importlib.machinery
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ import warnings
 
 warnings.filterwarnings("ignore")
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # gptqmodel would compile its kernel, once per checkpoint
 import torch
 from safetensors.torch import load_file
 
@@ -61,7 +63,7 @@ def worst(a, b):
 def report(name, what, library, ours, theirs, nibble, exact=True):
     global failures
     difference = worst(ours, theirs)
-    ok = difference == 0 if exact else difference < 0.05
+    ok = difference == 0 if exact else difference < 0.1
     failures += not ok
     beside = "" if nibble is None else f"; nibble f32 against the library: {worst(nibble, ours):.2g}"
     print(f"{'ok  ' if ok else 'FAIL'} {name} {what}: {library}: largest difference {difference:.3g} (logits up to {max(float(x.abs().max()) for x in theirs):.3g}){beside}", flush=True)
@@ -149,15 +151,20 @@ def check_gptq():
                 failures += theirs is not None
                 print(f"{'FAIL' if theirs is not None else 'skip'} {name} {target}: does not load: {str(error).splitlines()[0][:160]}")
                 continue
-            report(name, target, library, ours, theirs if theirs is not None else ours, nibble_logits(source, temp))
+            nibble = nibble_logits(source, temp)
+            if theirs is None:
+                report(name, target, f"{library} beside nibble in f32", ours, nibble, None, exact=False)
+            else:
+                report(name, target, library, ours, theirs, nibble)
         check_plain(name, source, temp, load)
 
 
 def check_awq():
     import types
 
-    sys.modules["datasets"] = types.ModuleType("datasets")  # calibration only, and its release wants a newer hub client
-    sys.modules["datasets"].load_dataset = None
+    stub = types.ModuleType("datasets")  # for calibration only, and its release wants a newer hub client
+    stub.load_dataset, stub.__spec__ = None, importlib.machinery.ModuleSpec("datasets", None)
+    sys.modules["datasets"] = stub
     import awq.models.base as base
     import awq.modules.linear.gemm as gemm
     import transformers
@@ -170,7 +177,7 @@ def check_awq():
     library = f"autoawq 0.2.9 under transformers {transformers.__version__}, dequantize path"
 
     def load(folder):
-        model = AutoAWQForCausalLM.from_quantized(folder, fuse_layers=False, device_map="cpu", torch_dtype=torch.float16)
+        model = AutoAWQForCausalLM.from_quantized(folder, fuse_layers=False, device_map={"": "cpu"}, torch_dtype=torch.float16)
         return model.model.eval()
 
     root = os.path.join(args.fixtures, "gptq_awq", "ckpt")

@@ -139,6 +139,9 @@ class Converter {
         if (!entry->raw_dtype.empty()) {
           throw quant::wrong_tensor(*entry, "dtype ", printable(entry->raw_dtype), " cannot be written back");
         }
+        if (floats_ && store_.scheme() != nullptr && entry->name.ends_with(".scales")) {
+          throw quant::wrong_tensor(*entry, "scales of an activation have no place in plain floats");
+        }
         items_.push_back({entry, ""});
       } else if (found->second != last) {
         const auto done =

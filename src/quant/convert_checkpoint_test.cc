@@ -145,6 +145,11 @@ TEST(Convert, RefusesWhatTheFormatCannotHold) {
   test::write_text(dir / "full" / "x", "");
   EXPECT_TRUE(test::says(refusal(dir / "gemm", dir / "full", "gemv"), "is not empty"));
   EXPECT_TRUE(test::says(refusal(dir / "gemm", dir / "gemm", "gemm"), "source itself"));
+  EditedCheckpoint scaled(*Checkpoint::open((dir / "gemm").string()));
+  scaled.tensors["act.scales"] = Tensor({32}, DType::f16);
+  scaled.write(dir / "scaled");
+  EXPECT_TRUE(test::says(refusal(dir / "scaled", dir / "a", "f32"), "tensor act.scales: scales of an activation"));
+  EXPECT_EQ(convert(dir / "scaled", dir / "same", "same").changed, 0);
 }
 
 }  // namespace
