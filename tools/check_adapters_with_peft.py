@@ -19,7 +19,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-BOUND = 1e-5  # of the largest logit
+BOUND = 2e-5  # of the largest logit
 
 
 def reference(model, ids):
