@@ -61,6 +61,7 @@ class Calibration {
       report(b, "observing");
       const std::vector<Names> subsets = subsets_of(b);
       for (const Names& subset : subsets) quantize_subset(b, subset);
+      if (quantizer_.modules().size() >= wanted_.size()) return;
       if (b + 1 < blocks) runner_.run(b, {.advance = true});
       decoder_.blocks[static_cast<std::size_t>(b)] = {};  // its weights are not needed again
     }

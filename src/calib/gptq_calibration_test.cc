@@ -170,7 +170,7 @@ TEST(GptqCalibration, ActOrderAndOnePassPerBlock) {
   EXPECT_TRUE(json.find("desc_act")->boolean("desc_act"));
   ASSERT_NE(json.find("dynamic"), nullptr) << "four blocks stay in floats";
   Machine machine;
-  EXPECT_LT(distance(temp / "out", sequences, machine), 0.1);
+  EXPECT_LT(distance(temp / "out", sequences, machine), 0.2);
 }
 
 TEST(CalibrationSequences, BuiltinAndNames) {
@@ -187,7 +187,8 @@ TEST(CalibrationSequences, BuiltinAndNames) {
     EXPECT_TRUE(test::says(error.what(), "--dataset-path"));
   }
   const test::TempDir temp;
-  test::write_text(temp / "wiki.train.raw", "Once upon a time there was a small dog.");
+  test::write_text(temp / "wiki.train.raw",
+                   "Once upon a time there was a small dog. Once upon a time there was a big dog.");
   EXPECT_EQ(calibration_sequences("wikitext2", temp.path(), demo, {.samples = 2, .seqlen = 5}).size(), 2U);
   EXPECT_THROW(calibration_sequences("ptb", temp.path(), demo, {}), Error);
 }
