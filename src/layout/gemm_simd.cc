@@ -107,6 +107,7 @@ struct RowTerms {
   float scale[kPanel], bias[kPanel];
 };
 
+#if HWY_TARGET != HWY_SCALAR
 /// Scales the sums of four rows and four tokens, `group` apart, adds the bias and turns them to y's order.
 HWY_INLINE void StoreTile(const float* HWY_RESTRICT sums, std::int64_t group, const float* scale, const float* bias,
                           float* HWY_RESTRICT y, std::int64_t ldy) {
@@ -123,6 +124,7 @@ HWY_INLINE void StoreTile(const float* HWY_RESTRICT sums, std::int64_t group, co
   put(hn::ConcatLowerLower(d, high23, high01), y + 2 * ldy);
   put(hn::ConcatUpperUpper(d, high23, high01), y + 3 * ldy);
 }
+#endif
 
 /// The outputs of rows [row0, row0 + rows).
 void StorePanel(const Job& job, std::int64_t row0, std::int64_t rows, const float* sums) {
@@ -132,9 +134,11 @@ void StorePanel(const Job& job, std::int64_t row0, std::int64_t rows, const floa
     const float* from = sums + token / group * group * kPanel + token % group;
     float* to = job.y + token * job.ldy + row0;
     std::int64_t r = 0;
+#if HWY_TARGET != HWY_SCALAR
     for (; job.m - token >= 4 && r + 4 <= rows; r += 4) {
       StoreTile(from + r * group, group, terms.scale + r, terms.bias + r, to + r, job.ldy);
     }
+#endif
     for (; r < rows; ++r) {
       for (std::int64_t t = 0; t < std::min<std::int64_t>(4, job.m - token); ++t) {
         to[t * job.ldy + r] = from[r * group + t] * terms.scale[r] + terms.bias[r];

@@ -54,18 +54,36 @@ std::vector<float> View::to_f32() const {
   return out;
 }
 
+namespace {
+
+/// Zeros straight from the system, in huge pages where it can (reading is faster): whoever writes a page first makes
+/// it, so that the threads share that work instead of waiting for one to fill it all.
+std::shared_ptr<std::byte[]> large_zeros(std::size_t bytes) {
+  const std::size_t length = (bytes + kHugePage - 1) / kHugePage * kHugePage + kHugePage;
+  void* base = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (base == MAP_FAILED) throw std::bad_alloc();
+  auto* memory = static_cast<std::byte*>(base);
+  memory += (kHugePage - reinterpret_cast<std::uintptr_t>(base) % kHugePage) % kHugePage;
+#if defined(MADV_HUGEPAGE)
+  ::madvise(memory, bytes, MADV_HUGEPAGE);  // failing changes nothing else
+#endif
+  return {memory, [base, length](std::byte*) { ::munmap(base, length); }};
+}
+
+std::shared_ptr<std::byte[]> small_zeros(std::size_t bytes) {
+  auto* memory = static_cast<std::byte*>(std::aligned_alloc(64, bytes == 0 ? 64 : bytes));
+  if (memory == nullptr) throw std::bad_alloc();
+  std::memset(memory, 0, bytes);
+  return {memory, [](std::byte* p) { std::free(p); }};
+}
+
+}  // namespace
+
 Tensor::Tensor(Shape shape, DType dtype) {
   const std::int64_t count = count_of(shape, size_of(dtype));
   const std::size_t bytes = (static_cast<std::size_t>(count) * size_of(dtype) + 63) / 64 * 64;
-  const std::size_t alignment = bytes >= 2 * kHugePage ? kHugePage : 64;
-  auto* memory = static_cast<std::byte*>(std::aligned_alloc(alignment, bytes == 0 ? 64 : (bytes + alignment - 1) / alignment * alignment));
-  if (memory == nullptr) throw std::bad_alloc();
-#if defined(MADV_HUGEPAGE)
-  if (alignment == kHugePage) madvise(memory, bytes, MADV_HUGEPAGE);  // reading is faster; failing changes nothing else
-#endif
-  data_ = std::shared_ptr<std::byte[]>(memory, [](std::byte* p) { std::free(p); });
-  std::memset(memory, 0, bytes);
-  view_ = View(memory, std::move(shape), dtype);
+  data_ = bytes >= 2 * kHugePage ? large_zeros(bytes) : small_zeros(bytes);
+  view_ = View(data_.get(), std::move(shape), dtype);
 }
 
 Tensor::Tensor(const View& view) : Tensor(view.shape(), view.dtype()) {

@@ -78,7 +78,7 @@ class Row {
   }
 
  private:
-  static constexpr std::int64_t kUnit = 64;
+  static constexpr std::int64_t kUnit = 64, kUnitsAtOnce = 32;
 
 #if HWY_TARGET == HWY_AVX3
   /// One token: the 16 values of a unit's scale are computed and rounded once, and go from the table to the sum in
@@ -93,17 +93,25 @@ class Row {
     const V table = table_.All();
     HWY_UNROLL(1) for (std::int64_t half = 0; half < kRowBlock; half += 4) {
       const std::int64_t first = (row + half) * cols_;
+      const std::uint8_t* from = codes_ + first / 2;
       V sums[4];
       HWY_UNROLL(4) for (int r = 0; r < 4; ++r) sums[r] = hn::Load(df, acc + (half + r) * 16);
-      for (std::int64_t k = 0; k < end; k += kUnit) {
-        HWY_UNROLL(4) for (int r = 0; r < 4; ++r) {
-          const std::int64_t i = first + r * cols_ + k;
-          const std::uint8_t* from = codes_ + i / 2;
-          if (k % 128 == 0) hwy::Prefetch(from + kRowBlock * row_bytes);
-          const V values = round(hn::Mul(table, hn::Set(df, scales_(i >> shift))));
-          HWY_UNROLL(4) for (int part = 0; part < 4; ++part) {
-            const V weight = hn::TableLookupLanes(values, hn::Indices512<float>{Spread(du, from + 8 * part).raw});
-            sums[r] = hn::MulAdd(weight, hn::Load(df, x + k + 16 * part), sums[r]);
+      float scales[4][kUnitsAtOnce];  // computed apart: calls in the loop would push its vectors to memory
+      for (std::int64_t part = 0; part < end; part += kUnitsAtOnce * kUnit) {
+        const std::int64_t stop = std::min(end, part + kUnitsAtOnce * kUnit);
+        for (int r = 0; r < 4; ++r) {
+          const std::int64_t i = first + r * cols_ + part;
+          for (std::int64_t u = 0; u < (stop - part) / kUnit; ++u) scales[r][u] = scales_((i + u * kUnit) >> shift);
+        }
+        for (std::int64_t k = part; k < stop; k += kUnit, from += kUnit / 2) {
+          HWY_UNROLL(4) for (int r = 0; r < 4; ++r) {
+            const std::uint8_t* at = from + r * row_bytes;
+            hwy::Prefetch(at + kRowBlock * row_bytes);
+            const V values = round(hn::Mul(table, hn::Set(df, scales[r][(k - part) / kUnit])));
+            HWY_UNROLL(4) for (int v = 0; v < 4; ++v) {
+              const V weight = hn::TableLookupLanes(values, hn::Indices512<float>{Spread(du, at + 8 * v).raw});
+              sums[r] = hn::MulAdd(weight, hn::Load(df, x + k + 16 * v), sums[r]);
+            }
           }
         }
       }
