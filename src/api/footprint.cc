@@ -41,7 +41,7 @@ bool is_left_over(std::string_view name) {
 /// inv_freq and original_inv_freq, f32 [rotary_dim / 2] each.
 std::int64_t rotary_bytes(const Checkpoint& checkpoint) {
   const models::ArchSpec* arch = models::find_arch(models::architecture_of(checkpoint.config()));
-  if (arch == nullptr || !arch->rotary) return 0;
+  if (arch == nullptr || arch->positions != models::Positions::rotary) return 0;
   const models::ModelConfig config = models::parse_model_config(checkpoint.config(), "config.json");
   return nn::Rope(config.rope, config.head_dim).rotary_dim() * 4;
 }
