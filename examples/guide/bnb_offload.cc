@@ -1,5 +1,5 @@
-// The guide's example of offloading. MODEL: a Llama instead of the guide's BLOOM.
-//   bnb_offload [MODEL]
+// The guide's example of offloading.
+//   bnb_offload [MODEL [llama]]      llama: MODEL has the names of a Llama
 #include <nibble/nibble.h>
 
 #include <iostream>
@@ -32,7 +32,7 @@ int main(int argc, char** argv) try {
       {"transformer.h", 0},
       {"transformer.ln_f", 0},
   };
-  if (argc > 1) device_map = {{"model.embed_tokens", 0}, {"lm_head", "cpu"}, {"model.layers", 0}, {"model.norm", 0}};
+  if (argc > 2) device_map = {{"model.embed_tokens", 0}, {"lm_head", "cpu"}, {"model.layers", 0}, {"model.norm", 0}};
 
   // model_8bit = AutoModelForCausalLM.from_pretrained(
   //     "bigscience/bloom-1b7",

@@ -148,8 +148,9 @@ TEST(Config, FieldsAreChecked) {
   EXPECT_TRUE(contains(load_error(kGptq, {.quantization_config = GPTQConfig{.bits = 5}}), "GPTQConfig: bits: 5"));
   EXPECT_TRUE(contains(load_error(kGptq, {.quantization_config = GPTQConfig{.group_size = 0}}), "group_size: 0"));
   EXPECT_TRUE(contains(load_error(kGptq, {.quantization_config = GPTQConfig{.damp_percent = 1}}), "damp_percent: 1"));
-  EXPECT_TRUE(contains(load_error(kGptq, {.quantization_config = GPTQConfig{.exllama_config = ExllamaConfig{.version = 3}}}),
-                       "exllama_config: version: 3"));
+  EXPECT_TRUE(
+      contains(load_error(kGptq, {.quantization_config = GPTQConfig{.exllama_config = ExllamaConfig{.version = 3}}}),
+               "exllama_config: version: 3"));
   EXPECT_TRUE(contains(load_error(kAwq, {.quantization_config = AwqConfig{.bits = 3}}), "AwqConfig: bits: 3"));
   EXPECT_TRUE(contains(load_error(kAwq, {.quantization_config = AwqConfig{.version = "warp"}}), "version: warp"));
   EXPECT_TRUE(contains(load_error(kNf4, {.quantization_config = BitsAndBytesConfig{.llm_int8_threshold = -1}}),
