@@ -45,8 +45,8 @@ std::optional<DType> dtype_from_name(std::string_view name);
 bool is_float(DType dtype);
 
 /// f32 -> storage bits, rounding to nearest even. NaN stays NaN, infinities and overflow become infinity where the
-/// format has one; the formats without infinity (e4m3fn, e4m3fnuz) turn them into NaN. PyTorch 2.13 does the same except
-/// that its e4m3fn saturates at 448: who needs that clamps first, as Quanto does.
+/// format has one; the formats without infinity (e4m3fn, e4m3fnuz) turn them into NaN. PyTorch 2.13 does the same
+/// except that its e4m3fn saturates at 448: who needs that clamps first, as Quanto does.
 std::uint16_t f32_to_bf16(float value);
 std::uint16_t f32_to_f16(float value);
 std::uint8_t f32_to_f8_e4m3fn(float value);

@@ -28,8 +28,8 @@ std::vector<float> random_floats(std::int64_t count, std::uint64_t seed, double 
   return out;
 }
 
-/// Runs `op` (which fills a vector) on the reference and on every target and thread count; all must agree within `bound` of the
-/// largest element.
+/// Runs `op` (which fills a vector) on the reference and on every target and thread count; all must agree within
+/// `bound` of the largest element.
 void check_op(const char* what, double bound, const std::function<std::vector<float>(Exec&)>& op) {
   std::array<Machine, 3> machines{Machine(1), Machine(2), Machine(3)};
   Exec ref = machines[0].exec;
@@ -44,36 +44,48 @@ void check_op(const char* what, double bound, const std::function<std::vector<fl
     for (Machine& machine : machines) {
       const std::vector<float> got = op(machine.exec);
       if (first.empty()) first = got;
-      ASSERT_EQ(got, first) << what << ", " << machine.pool.size() << " threads, " << hwy::TargetName(left & (~left + 1));
+      ASSERT_EQ(got, first) << what << ", " << machine.pool.size() << " threads, "
+                            << hwy::TargetName(left & (~left + 1));
     }
     ASSERT_EQ(first.size(), expected.size());
     for (std::size_t i = 0; i < first.size(); ++i) {
-      ASSERT_NEAR(first[i], expected[i], bound * largest) << what << " element " << i << ", " << hwy::TargetName(left & (~left + 1));
+      ASSERT_NEAR(first[i], expected[i], bound * largest)
+          << what << " element " << i << ", " << hwy::TargetName(left & (~left + 1));
     }
   }
   hwy::GetChosenTarget().Update(all);
 }
 
-// A sum of `cols` f32 products is off by less than cols * 2^-24 of its size; the largest output is compared, so a few ulp more suffice.
+// A sum of `cols` f32 products is off by less than cols * 2^-24 of its size; the largest output is compared, so a few
+// ulp more suffice.
 double sum_bound(std::int64_t cols) { return static_cast<double>(cols + 8) * 0x1p-24; }
 
 TEST(Ops, Norms) {
   for (const std::int64_t cols : {1, 31, 64, 172, 2048}) {
     const std::int64_t rows = 9;
     const auto x = random_floats(rows * cols, 1), weight = random_floats(cols, 2), bias = random_floats(cols, 3);
-    const auto run = [&](auto&& call) { return [&, call](Exec& exec) { std::vector<float> y(x.size()); call(y.data(), exec); return y; }; };
-    check_op("rms_norm", sum_bound(cols), run([&](float* y, Exec& e) { e.ops().rms_norm(x.data(), weight.data(), 1e-5F, rows, cols, y, e); }));
+    const auto run = [&](auto&& call) {
+      return [&, call](Exec& exec) {
+        std::vector<float> y(x.size());
+        call(y.data(), exec);
+        return y;
+      };
+    };
+    check_op("rms_norm", sum_bound(cols),
+             run([&](float* y, Exec& e) { e.ops().rms_norm(x.data(), weight.data(), 1e-5F, rows, cols, y, e); }));
     check_op("layer_norm", 4 * sum_bound(cols), run([&](float* y, Exec& e) {
-               e.ops().layer_norm(x.data(), weight.data(), bias.data(), 1e-5F, rows, cols, y, e); }));
-    check_op("plain layer_norm", 4 * sum_bound(cols), run([&](float* y, Exec& e) {
-               e.ops().layer_norm(x.data(), nullptr, nullptr, 1e-5F, rows, cols, y, e); }));
+               e.ops().layer_norm(x.data(), weight.data(), bias.data(), 1e-5F, rows, cols, y, e);
+             }));
+    check_op("plain layer_norm", 4 * sum_bound(cols),
+             run([&](float* y, Exec& e) { e.ops().layer_norm(x.data(), nullptr, nullptr, 1e-5F, rows, cols, y, e); }));
   }
 }
 
 TEST(Ops, Rope) {
   const std::int64_t rows = 6, heads = 3, head_dim = 80;
   for (const std::int64_t rotary : {80, 32, 20}) {
-    const auto x = random_floats(rows * heads * head_dim, 4), cos = random_floats(rows * rotary / 2, 5), sin = random_floats(rows * rotary / 2, 6);
+    const auto x = random_floats(rows * heads * head_dim, 4), cos = random_floats(rows * rotary / 2, 5),
+               sin = random_floats(rows * rotary / 2, 6);
     check_op("rope", 4 * 0x1p-24, [&](Exec& exec) {
       std::vector<float> y = x;
       exec.ops().rope(y.data(), {cos.data(), sin.data(), rotary}, rows, heads, head_dim, exec);
@@ -85,22 +97,36 @@ TEST(Ops, Rope) {
 TEST(Ops, ActivationsAndAddition) {
   for (const std::int64_t count : {1, 17, 4096, 10000}) {
     const auto x = random_floats(count, 7, 3), up = random_floats(count, 8);
-    for (const Activation act : {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::gelu_quick, Activation::relu,
-                                 Activation::tanh, Activation::identity}) {
-      check_op("activate", 8 * 0x1p-23, [&](Exec& exec) { std::vector<float> y(x.size()); exec.ops().activate(act, x.data(), count, y.data(), exec); return y; });
-      check_op("gated", 8 * 0x1p-23, [&](Exec& exec) { std::vector<float> y = x; exec.ops().gated(act, y.data(), up.data(), count, y.data(), exec); return y; });
+    for (const Activation act : {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::gelu_quick,
+                                 Activation::relu, Activation::tanh, Activation::identity}) {
+      check_op("activate", 8 * 0x1p-23, [&](Exec& exec) {
+        std::vector<float> y(x.size());
+        exec.ops().activate(act, x.data(), count, y.data(), exec);
+        return y;
+      });
+      check_op("gated", 8 * 0x1p-23, [&](Exec& exec) {
+        std::vector<float> y = x;
+        exec.ops().gated(act, y.data(), up.data(), count, y.data(), exec);
+        return y;
+      });
     }
-    check_op("add", 0x1p-24, [&](Exec& exec) { std::vector<float> y = x; exec.ops().add(up.data(), count, y.data(), exec); return y; });
+    check_op("add", 0x1p-24, [&](Exec& exec) {
+      std::vector<float> y = x;
+      exec.ops().add(up.data(), count, y.data(), exec);
+      return y;
+    });
   }
 }
 
 TEST(Ops, ActivationsAtTheEnds) {
   const std::vector<float> x{-1e30F, -200, -100, -88, -0.0F, 0, 88, 100, 1e30F, -50, 50, -30, 30, -10, 10, 1e-30F};
-  for (const Activation act : {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::gelu_quick, Activation::tanh}) {
+  for (const Activation act :
+       {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::gelu_quick, Activation::tanh}) {
     Machine m(1);
     std::vector<float> y(x.size());
     m.exec.ops().activate(act, x.data(), static_cast<std::int64_t>(x.size()), y.data(), m.exec);
-    for (std::size_t i = 0; i < x.size(); ++i) EXPECT_TRUE(std::isfinite(y[i])) << static_cast<int>(act) << " of " << x[i];
+    for (std::size_t i = 0; i < x.size(); ++i)
+      EXPECT_TRUE(std::isfinite(y[i])) << static_cast<int>(act) << " of " << x[i];
   }
 }
 
@@ -148,10 +174,18 @@ struct Paged {
     std::vector<std::vector<float>> out;
     std::vector<AttentionSeq> seqs(q_.size());
     for (const auto& q : q_) out.emplace_back(q.size());
-    for (std::size_t s = 0; s < q_.size(); ++s) seqs[s] = {q_[s].data(), out[s].data(), rows_[s].first, rows_[s].second, k_[s], v_[s]};
-    AttentionArgs args{.heads = c_.heads, .kv_heads = c_.kv_heads, .head_dim = c_.head_dim, .page_rows = c_.page_rows, .kv_dtype = c_.kv_dtype,
-                       .scale = 1 / std::sqrt(static_cast<float>(c_.head_dim)), .sliding_window = c_.window, .softcap = c_.softcap,
-                       .causal = c_.causal, .alibi_slopes = c_.alibi ? slopes_.data() : nullptr};
+    for (std::size_t s = 0; s < q_.size(); ++s)
+      seqs[s] = {q_[s].data(), out[s].data(), rows_[s].first, rows_[s].second, k_[s], v_[s]};
+    AttentionArgs args{.heads = c_.heads,
+                       .kv_heads = c_.kv_heads,
+                       .head_dim = c_.head_dim,
+                       .page_rows = c_.page_rows,
+                       .kv_dtype = c_.kv_dtype,
+                       .scale = 1 / std::sqrt(static_cast<float>(c_.head_dim)),
+                       .sliding_window = c_.window,
+                       .softcap = c_.softcap,
+                       .causal = c_.causal,
+                       .alibi_slopes = c_.alibi ? slopes_.data() : nullptr};
     if (c_.distance_bias) {
       args.distance_bias = bias_.data();
       args.distance_stride = 2 * longest_ + kDistanceSlack;
@@ -185,12 +219,15 @@ TEST(Ops, Attention) {
                                 {"encoder", 4, 4, 32, 16, DType::f32, 0, 0, false},
                                 {"bias by distance", 4, 2, 24, 16, DType::f32, 0, 0, true, false, true},
                                 {"encoder with bias by distance", 4, 4, 16, 64, DType::f32, 0, 0, false, false, true}};
-  const std::pair<std::int64_t, std::int64_t> one[] = {{1, 1}}, step[] = {{1, 130}, {1, 64}, {3, 65}}, prefill[] = {{100, 100}, {40, 150}, {1, 9}};
+  const std::pair<std::int64_t, std::int64_t> one[] = {{1, 1}}, step[] = {{1, 130}, {1, 64}, {3, 65}},
+                                              prefill[] = {{100, 100}, {40, 150}, {1, 9}};
   for (const AttentionCase& c : list) {
     for (const auto& rows : {std::span(one, 1), std::span(step, 3), std::span(prefill, 3)}) {
       const Paged paged(c, rows);
-      // scores are off by head_dim * 2^-24 of their size (some units), weights by that relative error, sums by kv_rows more
-      check_op(c.name, static_cast<double>(4 * c.head_dim + 150 + 64) * 0x1p-24, [&](Exec& exec) { return paged.run(exec); });
+      // scores are off by head_dim * 2^-24 of their size (some units), weights by that relative error, sums by kv_rows
+      // more
+      check_op(c.name, static_cast<double>(4 * c.head_dim + 150 + 64) * 0x1p-24,
+               [&](Exec& exec) { return paged.run(exec); });
     }
   }
 }

@@ -7,7 +7,8 @@ namespace nibble {
 
 /// Inputs per chunk in which rows are decoded: small enough that a block of rows stays in the first-level cache.
 inline constexpr std::int64_t kChunk = 512;
-/// Distance of decoded rows: not a divisor of 4096 bytes, or loads would wait for stores to other rows that look alike to the core.
+/// Distance of decoded rows: not a divisor of 4096 bytes, or loads would wait for stores to other rows that look alike
+/// to the core.
 inline constexpr std::int64_t kChunkStride = kChunk + 16;
 /// Rows decoded together.
 inline constexpr std::int64_t kRowBlock = 8;
@@ -34,9 +35,10 @@ inline std::int64_t scratch_floats(std::int64_t m) { return kRowBlock * kChunkSt
 struct CpuRows {
   /// Outputs of rows [row0, row1). The result of a row depends neither on the range nor on m.
   void (*matmul)(const RowsJob& job, std::int64_t row0, std::int64_t row1) = nullptr;
-  /// Columns [k0, k0 + count) of `row` (k0 a multiple of kChunk) as the factors of a product in `compute`: the row's outputs are the
-  /// sums of these times row_scale. Zeros follow up to padded(count).
-  void (*factors)(const QTensor& w, DType compute, std::int64_t row, std::int64_t k0, std::int64_t count, float* out) = nullptr;
+  /// Columns [k0, k0 + count) of `row` (k0 a multiple of kChunk) as the factors of a product in `compute`: the row's
+  /// outputs are the sums of these times row_scale. Zeros follow up to padded(count).
+  void (*factors)(const QTensor& w, DType compute, std::int64_t row, std::int64_t k0, std::int64_t count,
+                  float* out) = nullptr;
   float (*row_scale)(const QTensor& w, std::int64_t row) = nullptr;
   /// Exact values of a whole row.
   void (*values)(const QTensor& w, std::int64_t row, float* out) = nullptr;

@@ -1,5 +1,6 @@
-// y^T = W x^T in tiles of 16 x 16 outputs and 32 inputs. Weights are the left operand: their rows are copied (or decoded) as they are.
-// x is the right operand and is packed once, with pairs of inputs side by side as the instruction wants them:
+// y^T = W x^T in tiles of 16 x 16 outputs and 32 inputs. Weights are the left operand: their rows are copied (or
+// decoded) as they are. x is the right operand and is packed once, with pairs of inputs side by side as the instruction
+// wants them:
 //
 //   packed x: [columns / 256][tokens / 32][step of 32 columns][2 tiles of 16 tokens][16 pairs][16 tokens][2]
 //   panel:    [chunk's 256 columns][rows / 32][step][2 tiles of 16 rows][16 rows][32 columns]
@@ -74,7 +75,8 @@ inline __m512i narrow(const float* from, std::int64_t count) {
 
 /// Sums of 32 rows x 32 tokens over `steps` * 32 columns.
 /// On the way it asks for 128 bytes at `ahead` per step.
-inline void multiply(const std::byte* a, const std::byte* b, std::byte* c, std::int64_t steps, bool first, const std::byte* ahead) {
+inline void multiply(const std::byte* a, const std::byte* b, std::byte* c, std::int64_t steps, bool first,
+                     const std::byte* ahead) {
   if (first) {
     _tile_zero(0);
     _tile_zero(1);
@@ -105,14 +107,16 @@ inline void multiply(const std::byte* a, const std::byte* b, std::byte* c, std::
 }
 
 /// Where row `row` of a panel of `rows` (a multiple of 32) keeps step `step` of its chunk's columns.
-inline std::byte* place(std::byte* panel, std::int64_t rows, std::int64_t chunk_columns, std::int64_t row, std::int64_t step) {
+inline std::byte* place(std::byte* panel, std::int64_t rows, std::int64_t chunk_columns, std::int64_t row,
+                        std::int64_t step) {
   const std::int64_t part = step * 32 / kColumns * kColumns, steps = std::min(kColumns, chunk_columns - part) / 32;
   std::byte* base = panel + part * rows * 2 + row / 32 * steps * 2 * kTileBytes;
   return base + (step - part / 32) * 2 * kTileBytes + row / 16 % 2 * kTileBytes + row % 16 * 64;
 }
 
 /// Rows [row0, row0 + rows) of one chunk of columns; rows from row1 on are zero.
-void pack_panel(const Job& job, std::int64_t row0, std::int64_t row1, std::int64_t rows, std::int64_t k0, std::byte* panel, float* floats) {
+void pack_panel(const Job& job, std::int64_t row0, std::int64_t row1, std::int64_t rows, std::int64_t k0,
+                std::byte* panel, float* floats) {
   const std::int64_t count = std::min(kChunk, job.w->cols - k0), columns = padded_columns(count);
   for (std::int64_t r = 0; r < rows; ++r) {
     const bool real = row0 + r < row1;
@@ -133,7 +137,8 @@ void pack_panel(const Job& job, std::int64_t row0, std::int64_t row1, std::int64
 }
 
 /// Scales, adds the bias and stores a tile of sums, [16 rows][16 tokens], into y.
-void store_tile(const Job& job, const std::byte* sums, std::int64_t row, std::int64_t token, std::int64_t rows, __m512 scale, __m512 bias) {
+void store_tile(const Job& job, const std::byte* sums, std::int64_t row, std::int64_t token, std::int64_t rows,
+                __m512 scale, __m512 bias) {
   __m512i t[16];
   for (int i = 0; i < 16; ++i) t[i] = _mm512_load_si512(sums + 64 * i);
   transpose(t);
@@ -159,7 +164,8 @@ struct alignas(64) RowTerms {
 };
 
 /// Stores the outputs of tokens [32 t, 32 t + 32): `sums` are theirs, one row pair of tiles after the other.
-void store_tokens(const Job& job, const std::byte* sums, std::int64_t t, std::int64_t row0, std::int64_t rows, const RowTerms& terms) {
+void store_tokens(const Job& job, const std::byte* sums, std::int64_t t, std::int64_t row0, std::int64_t rows,
+                  const RowTerms& terms) {
   for (std::int64_t token = 32 * t; token < std::min(job.m, 32 * t + 32); token += 16) {
     for (std::int64_t r = 0; r < rows; r += 16) {
       const std::byte* tile = sums + (r / 32 * 4 + r / 16 % 2 * 2 + token / 16 % 2) * kTileBytes;
@@ -168,7 +174,8 @@ void store_tokens(const Job& job, const std::byte* sums, std::int64_t t, std::in
   }
 }
 
-/// Names what is packed next (bf16 weights in place), piece by piece, so that it is brought from memory while tiles are multiplied.
+/// Names what is packed next (bf16 weights in place), piece by piece, so that it is brought from memory while tiles are
+/// multiplied.
 class Ahead {
  public:
   /// Rows [row0, row0 + rows) below `end`, columns from k0 on.
@@ -204,8 +211,7 @@ void one_panel(const Job& job, std::int64_t row0, std::int64_t row1, std::int64_
       for (std::int64_t t = 0; t < tokens / 32; ++t) {
         for (std::int64_t r = 0; r < rows / 32; ++r) {
           multiply(panel + part * rows * 2 + r * steps * 2 * kTileBytes, x + t * steps * 2 * kTileBytes,
-                   sums + (t * (rows / 32) + r) * 4 * kTileBytes, steps, k0 + part == 0,
-                   ahead.next(panel));
+                   sums + (t * (rows / 32) + r) * 4 * kTileBytes, steps, k0 + part == 0, ahead.next(panel));
         }
         if (last && part + kColumns >= columns) {
           store_tokens(job, sums + t * (rows / 32) * 4 * kTileBytes, t, row0, row1 - row0, terms);
@@ -217,13 +223,16 @@ void one_panel(const Job& job, std::int64_t row0, std::int64_t row1, std::int64_
 
 }  // namespace
 
-void pack_tokens(const float* x, std::int64_t m, std::int64_t ldx, std::int64_t cols, std::int64_t token0, std::byte* packed) {
+void pack_tokens(const float* x, std::int64_t m, std::int64_t ldx, std::int64_t cols, std::int64_t token0,
+                 std::byte* packed) {
   const std::int64_t tokens = padded_tokens(m), columns = padded_columns(cols);
   for (std::int64_t k = 0; k < columns; k += 32) {
     const std::int64_t part = k / kColumns * kColumns, steps = std::min(kColumns, columns - part) / 32;
-    std::byte* tile = packed + part * tokens * 2 + (token0 / 32 * steps + (k - part) / 32) * 2 * kTileBytes + token0 / 16 % 2 * kTileBytes;
+    std::byte* tile = packed + part * tokens * 2 + (token0 / 32 * steps + (k - part) / 32) * 2 * kTileBytes +
+                      token0 / 16 % 2 * kTileBytes;
     __m512i pairs[16];
-    for (std::int64_t t = 0; t < 16; ++t) pairs[t] = token0 + t < m ? narrow(x + (token0 + t) * ldx + k, cols - k) : _mm512_setzero_si512();
+    for (std::int64_t t = 0; t < 16; ++t)
+      pairs[t] = token0 + t < m ? narrow(x + (token0 + t) * ldx + k, cols - k) : _mm512_setzero_si512();
     transpose(pairs);
     for (int i = 0; i < 16; ++i) _mm512_store_si512(tile + 64 * i, pairs[i]);
   }

@@ -4,7 +4,8 @@
 
 namespace nibble::amx {
 
-/// Columns multiplied before sums go back to memory: two operands of 32 rows then share the first-level cache with the sums.
+/// Columns multiplied before sums go back to memory: two operands of 32 rows then share the first-level cache with the
+/// sums.
 inline constexpr std::int64_t kColumns = 256;
 /// Rows of weights packed together; they are read again from second-level cache for every 32 tokens.
 inline constexpr std::int64_t kPanel = 256;
@@ -12,11 +13,16 @@ inline constexpr std::int64_t kPanel = 256;
 inline std::int64_t padded_tokens(std::int64_t m) { return (m + 31) / 32 * 32; }
 inline std::int64_t padded_columns(std::int64_t cols) { return (cols + 31) / 32 * 32; }
 /// Bytes of all of x packed, and of one worker's scratch memory.
-inline std::int64_t packed_bytes(std::int64_t m, std::int64_t cols) { return 2 * padded_tokens(m) * padded_columns(cols); }
-inline std::int64_t scratch_bytes(std::int64_t m) { return kPanel * kChunk * 2 + kChunk * 4 + kPanel * padded_tokens(m) * 4; }
+inline std::int64_t packed_bytes(std::int64_t m, std::int64_t cols) {
+  return 2 * padded_tokens(m) * padded_columns(cols);
+}
+inline std::int64_t scratch_bytes(std::int64_t m) {
+  return kPanel * kChunk * 2 + kChunk * 4 + kPanel * padded_tokens(m) * 4;
+}
 
 /// Packs tokens [token0, token0 + 16) of x [m, ldx], rounded to bf16, into `packed`.
-void pack_tokens(const float* x, std::int64_t m, std::int64_t ldx, std::int64_t cols, std::int64_t token0, std::byte* packed);
+void pack_tokens(const float* x, std::int64_t m, std::int64_t ldx, std::int64_t cols, std::int64_t token0,
+                 std::byte* packed);
 
 struct Job {
   const CpuRows* layout;

@@ -1,4 +1,5 @@
-// Reference kernels of any layout, from one scalar function decode_row(w, row, out[cols]): the only definition of its values.
+// Reference kernels of any layout, from one scalar function decode_row(w, row, out[cols]): the only definition of its
+// values.
 #pragma once
 #include <algorithm>
 
@@ -31,7 +32,8 @@ void matmul(const QTensor& w, const MatArgs& args, Exec& exec, DecodeRow&& decod
       std::transform(row, row + w.cols, row, [&](float value) { return round_to(exec.compute, value); });
       for (std::int64_t i = 0; i < args.m; ++i) {
         double sum = args.bias != nullptr ? args.bias[n] : 0;
-        for (std::int64_t k = 0; k < w.cols; ++k) sum += static_cast<double>(x[static_cast<std::size_t>(i * w.cols + k)]) * row[k];
+        for (std::int64_t k = 0; k < w.cols; ++k)
+          sum += static_cast<double>(x[static_cast<std::size_t>(i * w.cols + k)]) * row[k];
         args.y[i * args.ldy + n] = static_cast<float>(sum);
       }
     }

@@ -3,8 +3,8 @@
 
 namespace nibble {
 
-#define NIBBLE_LAYOUT(folder) \
-  namespace folder {          \
+#define NIBBLE_LAYOUT(folder)  \
+  namespace folder {           \
   extern const Layout kLayout; \
   }
 #include "layout/layouts.def"
@@ -14,7 +14,7 @@ namespace {
 
 /// The kernel of exec.target, or ref's when that target has none.
 template <class Function>
-Function pick(const Layout& layout, Target target, Function Kernels::* which) {
+Function pick(const Layout& layout, Target target, Function Kernels::*which) {
   const Kernels* own = layout.kernels[static_cast<std::size_t>(target)];
   if (own != nullptr && own->*which != nullptr) return own->*which;
   return layout.kernels[static_cast<std::size_t>(Target::ref)]->*which;

@@ -161,8 +161,7 @@ TEST(EncoderModel, NamesTheFieldOrTensor) {
   EXPECT_TRUE(says(with("vit", "num_channels", 1 << 20), "field num_channels"));
   EXPECT_TRUE(says(with("vit", "id2label", Json::Object{}), "field id2label is empty"));
   EXPECT_TRUE(says(with("vit", "id2label", Json::Object{{"0", "a"}}), "classifier.weight has shape [5, 48]"));
-  EXPECT_TRUE(
-      says(with("vit", "architectures", Json::Array{"BertModel"}), "config.json: field vocab_size is missing"));
+  EXPECT_TRUE(says(with("vit", "architectures", Json::Array{"BertModel"}), "config.json: field vocab_size is missing"));
   EXPECT_TRUE(says(with("vit", "architectures", Json::Array{"LlamaForCausalLM"}), "LlamaForCausalLM is a decoder"));
   EXPECT_TRUE(says(refusal("vit", [](auto& m) { m.reshape("vit.embeddings.cls_token", DType::bf16, {48}); }),
                    "tensor vit.embeddings.cls_token has shape [48], but config.json asks for [1, 1, 48]"));

@@ -35,8 +35,8 @@ inline void expect_stored_as_loaded(const WeightStore& weights, const std::strin
 }
 
 /// Every module: the golden's bits on every target, and the exact inverse. Gives the number of modules.
-inline std::size_t expect_golden_checkpoint(const std::filesystem::path& folder, const std::filesystem::path& weights_file,
-                                            std::string_view scheme) {
+inline std::size_t expect_golden_checkpoint(const std::filesystem::path& folder,
+                                            const std::filesystem::path& weights_file, std::string_view scheme) {
   QuantMachine m;
   const WeightStore weights(Checkpoint::open(weights_file.string()));
   EXPECT_NE(weights.scheme(), nullptr) << folder;

@@ -1,6 +1,7 @@
-// Softmax attention over paged keys and values. Few query rows (decoding): each kv head of a sequence is one task that reads its pages
-// once for all heads of the group. Many (prefill): keys and values are first packed as f32 tiles, then blocks of query rows are tasks.
-// A task's result depends on its own rows only, so neither the split nor the number of threads changes a bit.
+// Softmax attention over paged keys and values. Few query rows (decoding): each kv head of a sequence is one task that
+// reads its pages once for all heads of the group. Many (prefill): keys and values are first packed as f32 tiles, then
+// blocks of query rows are tasks. A task's result depends on its own rows only, so neither the split nor the number of
+// threads changes a bit.
 #include "device/cpu/targets.h"
 // clang-format off
 #undef HWY_TARGET_INCLUDE
@@ -37,7 +38,8 @@ HWY_INLINE void LoadRow(DType dtype, const std::byte* from, std::int64_t head_di
       hn::Store(hn::BitCast(df, hn::ShiftLeft<16>(hn::PromoteTo(du32, bits))), df, to + d);
     }
   } else if (dtype == DType::f32) {
-    for (; d + lanes <= head_dim; d += lanes) hn::Store(hn::LoadU(df, reinterpret_cast<const float*>(from) + d), df, to + d);
+    for (; d + lanes <= head_dim; d += lanes)
+      hn::Store(hn::LoadU(df, reinterpret_cast<const float*>(from) + d), df, to + d);
   } else {
     const hn::Rebind<hwy::float16_t, Floats> df16;
     for (; d + lanes <= head_dim; d += lanes) {
@@ -49,8 +51,8 @@ HWY_INLINE void LoadRow(DType dtype, const std::byte* from, std::int64_t head_di
 }
 
 /// Rows [first, first + 64) of a kv head as f32 [64, dim]; rows from kv_rows on are zero.
-void LoadTile(const AttentionSeq& s, const AttentionArgs& a, std::span<const std::byte* const> pages, std::int64_t kv_head,
-              std::int64_t first, float* to) {
+void LoadTile(const AttentionSeq& s, const AttentionArgs& a, std::span<const std::byte* const> pages,
+              std::int64_t kv_head, std::int64_t first, float* to) {
   const std::int64_t dim = padded_dim(a.head_dim), size = static_cast<std::int64_t>(size_of(a.kv_dtype));
   const std::int64_t last = std::min(first + kTile, s.kv_rows);
   for (std::int64_t row = first; row < last; ++row, to += dim) {
@@ -61,7 +63,8 @@ void LoadTile(const AttentionSeq& s, const AttentionArgs& a, std::span<const std
 }
 
 /// A packed tile: keys [dim, 64], values [64, dim]. `rows` is room for the keys before they are turned.
-void PackTile(const AttentionSeq& s, const AttentionArgs& a, std::int64_t kv_head, std::int64_t first, float* rows, float* to) {
+void PackTile(const AttentionSeq& s, const AttentionArgs& a, std::int64_t kv_head, std::int64_t first, float* rows,
+              float* to) {
   const std::int64_t dim = padded_dim(a.head_dim);
   LoadTile(s, a, s.k_pages, kv_head, first, rows);
   for (std::int64_t d = 0; d < dim; ++d) {
@@ -78,7 +81,8 @@ HWY_INLINE void Product(const float* HWY_RESTRICT a, std::int64_t lda, const flo
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(df));
   V sums[R][kVectors];
   HWY_UNROLL(R) for (int r = 0; r < R; ++r) {
-    HWY_UNROLL(kVectors) for (int j = 0; j < kVectors; ++j) sums[r][j] = add ? hn::Load(df, c + r * ldc + j * lanes) : hn::Zero(df);
+    HWY_UNROLL(kVectors)
+    for (int j = 0; j < kVectors; ++j) sums[r][j] = add ? hn::Load(df, c + r * ldc + j * lanes) : hn::Zero(df);
   }
   for (std::int64_t k = 0; k < k_count; ++k) {
     V in[kVectors];
@@ -94,18 +98,20 @@ HWY_INLINE void Product(const float* HWY_RESTRICT a, std::int64_t lda, const flo
 }
 
 /// c[rows, width] (+)= a[rows, k] b[k, width]; width is a multiple of 16.
-HWY_INLINE void Products(const float* a, std::int64_t lda, const float* b, std::int64_t width, std::int64_t k_count, float* c,
-                         std::int64_t ldc, std::int64_t rows, bool add) {
+HWY_INLINE void Products(const float* a, std::int64_t lda, const float* b, std::int64_t width, std::int64_t k_count,
+                         float* c, std::int64_t ldc, std::int64_t rows, bool add) {
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(Floats()));
   std::int64_t r = 0;
   for (; r + 4 <= rows; r += 4) {
     std::int64_t j = 0;
-    for (; j + 4 * lanes <= width; j += 4 * lanes) Product<4, 4>(a + r * lda, lda, b + j, width, k_count, c + r * ldc + j, ldc, add);
+    for (; j + 4 * lanes <= width; j += 4 * lanes)
+      Product<4, 4>(a + r * lda, lda, b + j, width, k_count, c + r * ldc + j, ldc, add);
     for (; j < width; j += lanes) Product<4, 1>(a + r * lda, lda, b + j, width, k_count, c + r * ldc + j, ldc, add);
   }
   for (; r < rows; ++r) {
     std::int64_t j = 0;
-    for (; j + 4 * lanes <= width; j += 4 * lanes) Product<1, 4>(a + r * lda, lda, b + j, width, k_count, c + r * ldc + j, ldc, add);
+    for (; j + 4 * lanes <= width; j += 4 * lanes)
+      Product<1, 4>(a + r * lda, lda, b + j, width, k_count, c + r * ldc + j, ldc, add);
     for (; j < width; j += lanes) Product<1, 1>(a + r * lda, lda, b + j, width, k_count, c + r * ldc + j, ldc, add);
   }
 }
@@ -117,7 +123,8 @@ HWY_INLINE void Dots(const float* q, const float* keys, std::int64_t dim, std::i
   for (std::int64_t i = 0; i < count; ++i) {
     for (std::int64_t t = 0; t < kTile; ++t) {
       V sum = hn::Zero(df);
-      for (std::int64_t d = 0; d < dim; d += lanes) sum = hn::MulAdd(hn::Load(df, q + i * dim + d), hn::Load(df, keys + t * dim + d), sum);
+      for (std::int64_t d = 0; d < dim; d += lanes)
+        sum = hn::MulAdd(hn::Load(df, q + i * dim + d), hn::Load(df, keys + t * dim + d), sum);
       scores[i * kTile + t] = hn::GetLane(hn::SumOfLanes(df, sum));
     }
   }
@@ -128,7 +135,8 @@ struct Running {
 };
 
 /// Turns a row of raw scores into weights relative to the running maximum; gives the factor for what was summed before.
-HWY_INLINE float Soften(const AttentionArgs& a, const QueryRow& row, std::int64_t first, float* HWY_RESTRICT s, Running& run) {
+HWY_INLINE float Soften(const AttentionArgs& a, const QueryRow& row, std::int64_t first, float* HWY_RESTRICT s,
+                        Running& run) {
   const Floats df;
   const hn::RebindToSigned<Floats> di;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(df));
@@ -139,7 +147,8 @@ HWY_INLINE float Soften(const AttentionArgs& a, const QueryRow& row, std::int64_
     if (a.softcap > 0) v = hn::Mul(hn::Tanh(df, hn::Div(v, hn::Set(df, a.softcap))), hn::Set(df, a.softcap));
     const auto at = hn::Iota(di, static_cast<std::int32_t>(first + t));
     if (row.alibi != 0) {
-      v = hn::Add(v, hn::Mul(hn::Set(df, row.alibi), hn::ConvertTo(df, hn::Sub(at, hn::Set(di, static_cast<std::int32_t>(row.position))))));
+      v = hn::Add(v, hn::Mul(hn::Set(df, row.alibi),
+                             hn::ConvertTo(df, hn::Sub(at, hn::Set(di, static_cast<std::int32_t>(row.position))))));
     }
     if (row.bias != nullptr) v = hn::Add(v, hn::LoadU(df, row.bias + first + t));
     const auto seen = hn::And(hn::Gt(at, hn::Set(di, static_cast<std::int32_t>(row.begin - 1))),
@@ -168,7 +177,8 @@ HWY_INLINE float Soften(const AttentionArgs& a, const QueryRow& row, std::int64_
 HWY_INLINE void Scale(float factor, std::int64_t count, float* HWY_RESTRICT row) {
   const Floats df;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(df));
-  for (std::int64_t d = 0; d < count; d += lanes) hn::Store(hn::Mul(hn::Load(df, row + d), hn::Set(df, factor)), df, row + d);
+  for (std::int64_t d = 0; d < count; d += lanes)
+    hn::Store(hn::Mul(hn::Load(df, row + d), hn::Set(df, factor)), df, row + d);
 }
 
 void Attend(const AttentionTask& task) {
@@ -231,7 +241,8 @@ QueryRow query(const AttentionSeq& s, const AttentionArgs& a, std::int64_t q_row
   row.out = s.out + (q_row * a.heads + head) * a.head_dim;
   row.alibi = a.alibi_slopes != nullptr ? a.alibi_slopes[head] : 0;
   visible(s, a, q_row, row);
-  if (a.distance_bias != nullptr) row.bias = a.distance_bias + head * a.distance_stride + a.distance_origin - row.position;
+  if (a.distance_bias != nullptr)
+    row.bias = a.distance_bias + head * a.distance_stride + a.distance_origin - row.position;
   return row;
 }
 
@@ -249,13 +260,16 @@ void decode_task(const AttentionSeq& s, const AttentionArgs& a, std::int64_t kv_
 }
 
 /// Heads [head0, head1), whose kv heads from `kv0` on are in `packed`, one block of query rows after the other.
-void prefill(const AttentionSeq& s, const AttentionArgs& a, std::int64_t kv0, std::int64_t kv1, float* packed, Exec& exec) {
+void prefill(const AttentionSeq& s, const AttentionArgs& a, std::int64_t kv0, std::int64_t kv1, float* packed,
+             Exec& exec) {
   const Arena::Scope scope(exec.arena);
-  const std::int64_t tiles = (s.kv_rows + kTile - 1) / kTile, tile = tile_floats(a.head_dim), each = task_floats(a.head_dim);
+  const std::int64_t tiles = (s.kv_rows + kTile - 1) / kTile, tile = tile_floats(a.head_dim),
+                     each = task_floats(a.head_dim);
   const std::span<float> scratch = exec.arena.take<float>(each * exec.pool.size());
   exec.pool.run((kv1 - kv0) * tiles, 1, [&](std::int64_t begin, std::int64_t end, int worker) {
     for (std::int64_t i = begin; i < end; ++i) {
-      HWY_DYNAMIC_DISPATCH(PackTile)(s, a, kv0 + i / tiles, i % tiles * kTile, scratch.data() + worker * each, packed + i * tile);
+      HWY_DYNAMIC_DISPATCH(PackTile)
+      (s, a, kv0 + i / tiles, i % tiles * kTile, scratch.data() + worker * each, packed + i * tile);
     }
   });
   const std::int64_t share = a.heads / a.kv_heads, blocks = (s.q_rows + kQueries - 1) / kQueries;
@@ -265,8 +279,9 @@ void prefill(const AttentionSeq& s, const AttentionArgs& a, std::int64_t kv0, st
       const std::int64_t head = kv0 * share + i / blocks, first = i % blocks * kQueries;
       const std::int64_t count = std::min(kQueries, s.q_rows - first);
       for (std::int64_t r = 0; r < count; ++r) rows[static_cast<std::size_t>(r)] = query(s, a, first + r, head);
-      HWY_DYNAMIC_DISPATCH(Attend)({&s, &a, head / share, rows.data(), count, packed + (head / share - kv0) * tiles * tile,
-                                    scratch.data() + worker * each});
+      HWY_DYNAMIC_DISPATCH(Attend)
+      ({&s, &a, head / share, rows.data(), count, packed + (head / share - kv0) * tiles * tile,
+        scratch.data() + worker * each});
     }
   });
 }
@@ -279,12 +294,13 @@ void attention(std::span<const AttentionSeq> seqs, const AttentionArgs& args, Ex
   const Arena::Scope scope(exec.arena);
   const std::int64_t each = task_floats(args.head_dim);
   const std::span<float> scratch = exec.arena.take<float>(each * exec.pool.size());
-  exec.pool.run(static_cast<std::int64_t>(seqs.size()) * args.kv_heads, 1, [&](std::int64_t begin, std::int64_t end, int worker) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const AttentionSeq& seq = seqs[static_cast<std::size_t>(i / args.kv_heads)];
-      if (is_short(seq, args)) decode_task(seq, args, i % args.kv_heads, scratch.data() + worker * each);
-    }
-  });
+  exec.pool.run(static_cast<std::int64_t>(seqs.size()) * args.kv_heads, 1,
+                [&](std::int64_t begin, std::int64_t end, int worker) {
+                  for (std::int64_t i = begin; i < end; ++i) {
+                    const AttentionSeq& seq = seqs[static_cast<std::size_t>(i / args.kv_heads)];
+                    if (is_short(seq, args)) decode_task(seq, args, i % args.kv_heads, scratch.data() + worker * each);
+                  }
+                });
   for (const AttentionSeq& seq : seqs) {
     if (is_short(seq, args) || seq.q_rows == 0) continue;
     const Arena::Scope inner(exec.arena);

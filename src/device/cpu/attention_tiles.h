@@ -1,4 +1,5 @@
-// Attention over tiles of 64 positions with a streaming softmax (FlashAttention, arXiv:2205.14135): what one task computes.
+// Attention over tiles of 64 positions with a streaming softmax (FlashAttention, arXiv:2205.14135): what one task
+// computes.
 #pragma once
 #include <algorithm>
 
@@ -15,12 +16,12 @@ inline std::int64_t padded_dim(std::int64_t head_dim) { return (head_dim + 15) /
 inline constexpr std::int64_t kQueries = 16;
 
 struct QueryRow {
-  const float* q;          ///< [head_dim]
-  float* out;              ///< [head_dim]
+  const float* q;  ///< [head_dim]
+  float* out;      ///< [head_dim]
   std::int64_t position;
-  std::int64_t begin, end; ///< visible positions
-  float alibi;             ///< slope, 0 without ALiBi
-  const float* bias;       ///< of key position 0, those of the others follow; null: none
+  std::int64_t begin, end;  ///< visible positions
+  float alibi;              ///< slope, 0 without ALiBi
+  const float* bias;        ///< of key position 0, those of the others follow; null: none
 };
 
 struct AttentionTask {
@@ -43,7 +44,8 @@ inline std::int64_t task_floats(std::int64_t head_dim) {
 inline void visible(const AttentionSeq& seq, const AttentionArgs& args, std::int64_t q_row, QueryRow& to) {
   to.position = seq.kv_rows - seq.q_rows + q_row;
   to.end = args.causal ? to.position + 1 : seq.kv_rows;
-  to.begin = args.causal && args.sliding_window > 0 ? std::max<std::int64_t>(0, to.position + 1 - args.sliding_window) : 0;
+  to.begin =
+      args.causal && args.sliding_window > 0 ? std::max<std::int64_t>(0, to.position + 1 - args.sliding_window) : 0;
 }
 
 }  // namespace nibble::cpu

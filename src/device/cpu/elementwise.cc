@@ -92,8 +92,8 @@ namespace {
 HWY_EXPORT(Activate);
 HWY_EXPORT(Add);
 
-/// A multiple of every vector length, so that the same elements are done by vectors for any number of threads; and enough work to be
-/// worth waking a thread.
+/// A multiple of every vector length, so that the same elements are done by vectors for any number of threads; and
+/// enough work to be worth waking a thread.
 constexpr std::int64_t kGrain = 4096;
 }  // namespace
 

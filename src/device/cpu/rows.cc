@@ -1,4 +1,5 @@
-// Norms and rotary embedding: operators whose rows are independent. Sums run over vector lanes in increasing order, reduced at the end.
+// Norms and rotary embedding: operators whose rows are independent. Sums run over vector lanes in increasing order,
+// reduced at the end.
 #include "device/cpu/targets.h"
 // clang-format off
 #undef HWY_TARGET_INCLUDE
@@ -37,8 +38,13 @@ HWY_INLINE float Sum(std::int64_t cols, F&& f, G&& g) {
 void RmsNorm(const NormArgs& a, const float* x, float* y) {
   const Floats df;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(df));
-  const float squares = Sum(a.cols, [&](std::int64_t k) HWY_ATTR { const auto v = hn::LoadU(df, x + k); return hn::Mul(v, v); },
-                            [&](std::int64_t k) { return x[k] * x[k]; });
+  const float squares = Sum(
+      a.cols,
+      [&](std::int64_t k) HWY_ATTR {
+        const auto v = hn::LoadU(df, x + k);
+        return hn::Mul(v, v);
+      },
+      [&](std::int64_t k) { return x[k] * x[k]; });
   const float inverse = 1 / std::sqrt(squares / static_cast<float>(a.cols) + a.eps);
   std::int64_t k = 0;
   for (; k + lanes <= a.cols; k += lanes) {
@@ -51,11 +57,18 @@ void LayerNorm(const NormArgs& a, const float* x, float* y) {
   const Floats df;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(df));
   const auto cols = static_cast<float>(a.cols);
-  const float mean = Sum(a.cols, [&](std::int64_t k) HWY_ATTR { return hn::LoadU(df, x + k); },
-                         [&](std::int64_t k) { return x[k]; }) / cols;
+  const float mean =
+      Sum(
+          a.cols, [&](std::int64_t k) HWY_ATTR { return hn::LoadU(df, x + k); }, [&](std::int64_t k) { return x[k]; }) /
+      cols;
   const auto means = hn::Set(df, mean);
-  const float squares = Sum(a.cols, [&](std::int64_t k) HWY_ATTR { const auto v = hn::Sub(hn::LoadU(df, x + k), means); return hn::Mul(v, v); },
-                            [&](std::int64_t k) { return (x[k] - mean) * (x[k] - mean); });
+  const float squares = Sum(
+      a.cols,
+      [&](std::int64_t k) HWY_ATTR {
+        const auto v = hn::Sub(hn::LoadU(df, x + k), means);
+        return hn::Mul(v, v);
+      },
+      [&](std::int64_t k) { return (x[k] - mean) * (x[k] - mean); });
   const float inverse = 1 / std::sqrt(squares / cols + a.eps);
   std::int64_t k = 0;
   for (; k + lanes <= a.cols; k += lanes) {
@@ -69,7 +82,8 @@ void LayerNorm(const NormArgs& a, const float* x, float* y) {
   }
 }
 
-void Rotate(const float* cos, const float* sin, std::int64_t half, std::int64_t heads, std::int64_t head_dim, float* row) {
+void Rotate(const float* cos, const float* sin, std::int64_t half, std::int64_t heads, std::int64_t head_dim,
+            float* row) {
   const Floats df;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(df));
   for (std::int64_t h = 0; h < heads; ++h) {
@@ -77,7 +91,8 @@ void Rotate(const float* cos, const float* sin, std::int64_t half, std::int64_t 
     float* high = low + half;
     std::int64_t d = 0;
     for (; d + lanes <= half; d += lanes) {
-      const auto a = hn::LoadU(df, low + d), b = hn::LoadU(df, high + d), c = hn::LoadU(df, cos + d), s = hn::LoadU(df, sin + d);
+      const auto a = hn::LoadU(df, low + d), b = hn::LoadU(df, high + d), c = hn::LoadU(df, cos + d),
+                 s = hn::LoadU(df, sin + d);
       hn::StoreU(hn::NegMulAdd(b, s, hn::Mul(a, c)), df, low + d);
       hn::StoreU(hn::MulAdd(a, s, hn::Mul(b, c)), df, high + d);
     }
@@ -101,16 +116,19 @@ HWY_EXPORT(LayerNorm);
 HWY_EXPORT(Rotate);
 }  // namespace
 
-void rms_norm(const float* x, const float* weight, float eps, std::int64_t rows, std::int64_t cols, float* y, Exec& exec) {
+void rms_norm(const float* x, const float* weight, float eps, std::int64_t rows, std::int64_t cols, float* y,
+              Exec& exec) {
   exec.pool.run(rows, 4, [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t r = begin; r < end; ++r) HWY_DYNAMIC_DISPATCH(RmsNorm)({weight, nullptr, eps, cols}, x + r * cols, y + r * cols);
+    for (std::int64_t r = begin; r < end; ++r)
+      HWY_DYNAMIC_DISPATCH(RmsNorm)({weight, nullptr, eps, cols}, x + r * cols, y + r * cols);
   });
 }
 
 void layer_norm(const float* x, const float* weight, const float* bias, float eps, std::int64_t rows, std::int64_t cols,
                 float* y, Exec& exec) {
   exec.pool.run(rows, 4, [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t r = begin; r < end; ++r) HWY_DYNAMIC_DISPATCH(LayerNorm)({weight, bias, eps, cols}, x + r * cols, y + r * cols);
+    for (std::int64_t r = begin; r < end; ++r)
+      HWY_DYNAMIC_DISPATCH(LayerNorm)({weight, bias, eps, cols}, x + r * cols, y + r * cols);
   });
 }
 
@@ -118,7 +136,8 @@ void rope(float* x, const RopeTable& table, std::int64_t rows, std::int64_t head
   const std::int64_t half = table.rotary_dim / 2;
   exec.pool.run(rows, 4, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t r = begin; r < end; ++r) {
-      HWY_DYNAMIC_DISPATCH(Rotate)(table.cos + r * half, table.sin + r * half, half, heads, head_dim, x + r * heads * head_dim);
+      HWY_DYNAMIC_DISPATCH(Rotate)
+      (table.cos + r * half, table.sin + r * half, half, heads, head_dim, x + r * heads * head_dim);
     }
   });
 }

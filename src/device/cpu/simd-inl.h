@@ -16,7 +16,8 @@ namespace nibble {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// f32 rounded to bf16, ties to even. Exact for every value but NaNs whose payload fills the low 16 bits; bf16 inputs have none.
+/// f32 rounded to bf16, ties to even. Exact for every value but NaNs whose payload fills the low 16 bits; bf16 inputs
+/// have none.
 template <class DF, class V = hn::Vec<DF>>
 HWY_INLINE V RoundBf16Finite(DF df, V v) {
   const hn::RebindToUnsigned<DF> du;
@@ -31,7 +32,8 @@ HWY_INLINE V RoundBf16(DF df, V v) {
   return hn::IfThenElse(hn::IsNaN(v), v, RoundBf16Finite(df, v));
 }
 
-/// f32 rounded to f16, ties to even: adding and subtracting 1.5 * 2^13 times the value's power of two drops the bits below.
+/// f32 rounded to f16, ties to even: adding and subtracting 1.5 * 2^13 times the value's power of two drops the bits
+/// below.
 template <class DF, class V = hn::Vec<DF>>
 HWY_INLINE V RoundF16(DF df, V v) {
   const hn::RebindToUnsigned<DF> du;
@@ -50,7 +52,8 @@ HWY_INLINE V RoundTo(DF df, DType dtype, V v) {
 }
 
 /// out[0, count) = in[0, count) rounded to dtype, out[count, padded) = 0. `padded` is a multiple of the vector length.
-inline void RoundRow(DType dtype, const float* HWY_RESTRICT in, std::int64_t count, float* HWY_RESTRICT out, std::int64_t padded) {
+inline void RoundRow(DType dtype, const float* HWY_RESTRICT in, std::int64_t count, float* HWY_RESTRICT out,
+                     std::int64_t padded) {
   const hn::ScalableTag<float> df;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(df));
   std::int64_t i = 0;

@@ -19,18 +19,21 @@ double score_of(const AttentionSeq& s, const AttentionArgs& a, const float* q, s
   const std::byte* page = s.k_pages[static_cast<std::size_t>(row / a.page_rows)];
   const std::int64_t offset = offset_in_page(a, row, kv_head);
   double dot = 0;
-  for (std::int64_t d = 0; d < a.head_dim; ++d) dot += static_cast<double>(q[d]) * load_as_f32(a.kv_dtype, page, offset + d);
+  for (std::int64_t d = 0; d < a.head_dim; ++d)
+    dot += static_cast<double>(q[d]) * load_as_f32(a.kv_dtype, page, offset + d);
   double score = dot * a.scale;
   if (a.softcap > 0) score = a.softcap * std::tanh(score / a.softcap);
   if (a.alibi_slopes != nullptr) score += a.alibi_slopes[head] * static_cast<double>(row - position);
-  if (a.distance_bias != nullptr) score += a.distance_bias[head * a.distance_stride + a.distance_origin + row - position];
+  if (a.distance_bias != nullptr)
+    score += a.distance_bias[head * a.distance_stride + a.distance_origin + row - position];
   return score;
 }
 
 void attend(const AttentionSeq& s, const AttentionArgs& a, std::int64_t q_row, std::int64_t head, double* weights) {
   const std::int64_t position = s.kv_rows - s.q_rows + q_row;
   const std::int64_t end = a.causal ? position + 1 : s.kv_rows;
-  const std::int64_t begin = a.causal && a.sliding_window > 0 ? std::max<std::int64_t>(0, position + 1 - a.sliding_window) : 0;
+  const std::int64_t begin =
+      a.causal && a.sliding_window > 0 ? std::max<std::int64_t>(0, position + 1 - a.sliding_window) : 0;
   const float* q = s.q + (q_row * a.heads + head) * a.head_dim;
   float* out = s.out + (q_row * a.heads + head) * a.head_dim;
   double* sums = weights + (end - begin);
@@ -59,7 +62,8 @@ void attention(std::span<const AttentionSeq> seqs, const AttentionArgs& args, Ex
     const std::int64_t each = seq.kv_rows + args.head_dim;
     const std::span<double> work = exec.arena.take<double>(exec.pool.size() * each);
     exec.pool.run(seq.q_rows * args.heads, 1, [&](std::int64_t begin, std::int64_t end, int worker) {
-      for (std::int64_t i = begin; i < end; ++i) attend(seq, args, i / args.heads, i % args.heads, work.data() + worker * each);
+      for (std::int64_t i = begin; i < end; ++i)
+        attend(seq, args, i / args.heads, i % args.heads, work.data() + worker * each);
     });
   }
 }

@@ -5,7 +5,8 @@
 
 namespace nibble::ref {
 
-void rms_norm(const float* x, const float* weight, float eps, std::int64_t rows, std::int64_t cols, float* y, Exec& exec) {
+void rms_norm(const float* x, const float* weight, float eps, std::int64_t rows, std::int64_t cols, float* y,
+              Exec& exec) {
   exec.pool.run(rows, 1, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t r = begin; r < end; ++r) {
       const float* in = x + r * cols;

@@ -4,7 +4,8 @@
 
 namespace nibble::ref {
 
-void rms_norm(const float* x, const float* weight, float eps, std::int64_t rows, std::int64_t cols, float* y, Exec& exec);
+void rms_norm(const float* x, const float* weight, float eps, std::int64_t rows, std::int64_t cols, float* y,
+              Exec& exec);
 void layer_norm(const float* x, const float* weight, const float* bias, float eps, std::int64_t rows, std::int64_t cols,
                 float* y, Exec& exec);
 void rope(float* x, const RopeTable& table, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, Exec& exec);

@@ -74,7 +74,8 @@ class Row {
   }
 
   template <bool kRound>
-  HWY_INLINE void ConvertFrom(DType dtype, const std::uint8_t* from, std::int64_t count, float* HWY_RESTRICT out) const {
+  HWY_INLINE void ConvertFrom(DType dtype, const std::uint8_t* from, std::int64_t count,
+                              float* HWY_RESTRICT out) const {
     const Floats df;
     const auto lanes = static_cast<std::int64_t>(hn::Lanes(df));
     const auto put = [&](std::int64_t k, const std::uint8_t* source) HWY_ATTR {
@@ -116,7 +117,9 @@ namespace {
 HWY_EXPORT(MatMul);
 HWY_EXPORT(Factors);
 
-void matmul_rows(const RowsJob& job, std::int64_t row0, std::int64_t row1) { HWY_DYNAMIC_DISPATCH(MatMul)(job, row0, row1); }
+void matmul_rows(const RowsJob& job, std::int64_t row0, std::int64_t row1) {
+  HWY_DYNAMIC_DISPATCH(MatMul)(job, row0, row1);
+}
 void factors(const QTensor& w, DType compute, std::int64_t row, std::int64_t k0, std::int64_t count, float* out) {
   HWY_DYNAMIC_DISPATCH(Factors)(w, compute, row, k0, count, out);
 }

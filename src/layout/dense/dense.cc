@@ -8,7 +8,8 @@ namespace {
 
 void decode_row(const QTensor& w, std::int64_t row, float* out) {
   const View& weight = w.part[0];
-  convert_to_f32(weight.dtype(), weight.data() + row * w.cols * static_cast<std::int64_t>(size_of(weight.dtype())), out, w.cols);
+  convert_to_f32(weight.dtype(), weight.data() + row * w.cols * static_cast<std::int64_t>(size_of(weight.dtype())), out,
+                 w.cols);
 }
 
 void ref_matmul(const QTensor& w, const MatArgs& args, Exec& exec) { ref::matmul(w, args, exec, &decode_row); }
@@ -24,7 +25,8 @@ constexpr std::string_view kParts[] = {"weight"};
 constexpr Layout kLayout{"dense", kParts, {&kRef, &kCpu}};
 
 QTensor make(const View& weight, std::shared_ptr<const void> owner) {
-  if (weight.rank() != 2) throw bad_input("dense weight: shape ", to_string(weight.shape()), ", expected two dimensions");
+  if (weight.rank() != 2)
+    throw bad_input("dense weight: shape ", to_string(weight.shape()), ", expected two dimensions");
   const DType dtype = weight.dtype();
   if (dtype != DType::f32 && dtype != DType::f16 && dtype != DType::bf16) {
     throw bad_input("dense weight: dtype ", name_of(dtype), " (f32, f16 and bf16 are supported)");

@@ -1,5 +1,6 @@
-// One byte per weight on the CPU. Products use the codes themselves (exact in every arithmetic) and scale the sum: fewer roundings than
-// the values that decode() gives, so a product differs from the reference by the rounding of those values.
+// One byte per weight on the CPU. Products use the codes themselves (exact in every arithmetic) and scale the sum:
+// fewer roundings than the values that decode() gives, so a product differs from the reference by the rounding of those
+// values.
 #include "device/cpu/targets.h"
 // clang-format off
 #undef HWY_TARGET_INCLUDE
@@ -19,8 +20,8 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 using nibble::HWY_NAMESPACE::Floats;
 
-/// A float with `kMantissa` mantissa bits and a sign, widened. `bias` is 127 minus its exponent bias. Subnormals are made as normal
-/// numbers less one: operations on subnormal f32 would be a hundred times slower.
+/// A float with `kMantissa` mantissa bits and a sign, widened. `bias` is 127 minus its exponent bias. Subnormals are
+/// made as normal numbers less one: operations on subnormal f32 would be a hundred times slower.
 template <int kMantissa, class V>
 HWY_INLINE hn::Vec<Floats> Widen(V codes, std::uint32_t bias) {
   const Floats df;
@@ -29,7 +30,8 @@ HWY_INLINE hn::Vec<Floats> Widen(V codes, std::uint32_t bias) {
   const auto normal = hn::BitCast(df, hn::Add(magnitude, hn::Set(du, bias << 23)));
   const auto least = hn::BitCast(df, hn::Set(du, (bias + 1) << 23));
   const auto tiny = hn::Sub(hn::Or(hn::BitCast(df, magnitude), least), least);
-  const auto is_tiny = hn::Lt(hn::BitCast(hn::RebindToSigned<Floats>(), magnitude), hn::Set(hn::RebindToSigned<Floats>(), 1 << 23));
+  const auto is_tiny =
+      hn::Lt(hn::BitCast(hn::RebindToSigned<Floats>(), magnitude), hn::Set(hn::RebindToSigned<Floats>(), 1 << 23));
   const auto sign = hn::BitCast(df, hn::ShiftLeft<24>(hn::And(codes, hn::Set(du, 0x80U))));
   return hn::Or(hn::IfThenElse(hn::RebindMask(df, is_tiny), tiny, normal), sign);
 }
@@ -41,7 +43,8 @@ HWY_INLINE hn::Vec<Floats> LoadCodes(const std::uint8_t* from) {
   const hn::RebindToUnsigned<Floats> du;
   const auto bytes = hn::LoadU(du8, from);
   if constexpr (kType == DType::i8) {
-    return hn::ConvertTo(df, hn::PromoteTo(hn::RebindToSigned<Floats>(), hn::BitCast(hn::RebindToSigned<decltype(du8)>(), bytes)));
+    return hn::ConvertTo(
+        df, hn::PromoteTo(hn::RebindToSigned<Floats>(), hn::BitCast(hn::RebindToSigned<decltype(du8)>(), bytes)));
   } else {
     const auto codes = hn::PromoteTo(du, bytes);
     const auto nan = hn::NaN(df);
@@ -52,10 +55,12 @@ HWY_INLINE hn::Vec<Floats> LoadCodes(const std::uint8_t* from) {
       return hn::IfThenElse(hn::RebindMask(df, hn::Eq(codes, hn::Set(du, 0x80U))), nan, Widen<3>(codes, 119));
     } else {  // e5m2 alone has infinities: exponent 31 becomes 255
       const auto magnitude = hn::And(codes, hn::Set(du, 0x7fU));
-      const auto is_special = hn::Gt(hn::BitCast(hn::RebindToSigned<Floats>(), magnitude), hn::Set(hn::RebindToSigned<Floats>(), 0x7b));
+      const auto is_special =
+          hn::Gt(hn::BitCast(hn::RebindToSigned<Floats>(), magnitude), hn::Set(hn::RebindToSigned<Floats>(), 0x7b));
       const auto special = hn::Or(hn::ShiftLeft<21>(magnitude), hn::Set(du, 0x7f800000U));
       const auto sign = hn::ShiftLeft<24>(hn::And(codes, hn::Set(du, 0x80U)));
-      return hn::IfThenElse(hn::RebindMask(df, is_special), hn::BitCast(df, hn::Or(special, sign)), Widen<2>(codes, 112));
+      return hn::IfThenElse(hn::RebindMask(df, is_special), hn::BitCast(df, hn::Or(special, sign)),
+                            Widen<2>(codes, 112));
     }
   }
 }
@@ -116,7 +121,8 @@ HWY_INLINE void WithType(const QTensor& w, F&& f) {
 }
 
 void MatMul(const RowsJob& job, std::int64_t row0, std::int64_t row1) {
-  WithType(*job.w, [&](auto type) HWY_ATTR { nibble::HWY_NAMESPACE::MatMulRows<Row<decltype(type)::value>>(job, row0, row1); });
+  WithType(*job.w,
+           [&](auto type) HWY_ATTR { nibble::HWY_NAMESPACE::MatMulRows<Row<decltype(type)::value>>(job, row0, row1); });
 }
 
 void Factors(const QTensor& w, DType compute, std::int64_t row, std::int64_t k0, std::int64_t count, float* out) {
@@ -146,7 +152,9 @@ HWY_EXPORT(MatMul);
 HWY_EXPORT(Factors);
 HWY_EXPORT(ScaleRow);
 
-void matmul_rows(const RowsJob& job, std::int64_t row0, std::int64_t row1) { HWY_DYNAMIC_DISPATCH(MatMul)(job, row0, row1); }
+void matmul_rows(const RowsJob& job, std::int64_t row0, std::int64_t row1) {
+  HWY_DYNAMIC_DISPATCH(MatMul)(job, row0, row1);
+}
 void factors(const QTensor& w, DType compute, std::int64_t row, std::int64_t k0, std::int64_t count, float* out) {
   HWY_DYNAMIC_DISPATCH(Factors)(w, compute, row, k0, count, out);
 }

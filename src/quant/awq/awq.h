@@ -10,7 +10,8 @@
 
 namespace nibble::awq {
 
-/// What the format holds beyond the weight: its variant, and what stands where the gemv variants pad the groups of a row.
+/// What the format holds beyond the weight: its variant, and what stands where the gemv variants pad the groups of a
+/// row.
 struct Record final : FormatRecord {
   Variant variant = Variant::gemm;
   /// [rows, groups of padding]: scales like scales, zeros u8 (gemv) or f16. Empty when all zero, as writers leave it.

@@ -18,8 +18,8 @@ using test::QuantMachine;
 class CaseFolder {
  public:
   CaseFolder(const char* version, std::int64_t group, const char* tensors = "awq/pack_autoawq.safetensors") {
-    const Json::Object config{{"quant_method", "awq"}, {"bits", 4}, {"group_size", group}, {"version", version},
-                              {"zero_point", true}, {"modules_to_not_convert", nullptr}};
+    const Json::Object config{{"quant_method", "awq"}, {"bits", 4},          {"group_size", group},
+                              {"version", version},    {"zero_point", true}, {"modules_to_not_convert", nullptr}};
     test::write_text(dir_ / "config.json", Json(Json::Object{{"quantization_config", config}}).dump());
     fs::create_symlink(test::data(tensors), dir_ / "model.safetensors");
   }
@@ -33,19 +33,21 @@ struct Case {
   const char *name, *version;
   std::int64_t group;
 };
-constexpr Case kCases[] = {{"gemm_g-1", "gemm", -1},          {"gemm_g32", "GEMM", 32},
-                           {"gemm_g64", "exllama", 64},       {"gemm_g128", "gemm", 128},
-                           {"gemv_g32", "gemv", 32},          {"gemv_g64", "GEMV", 64},
-                           {"gemv_g128", "gemv", 128},        {"gemv_fast_g32", "gemv_fast", 32},
+constexpr Case kCases[] = {{"gemm_g-1", "gemm", -1},           {"gemm_g32", "GEMM", 32},
+                           {"gemm_g64", "exllama", 64},        {"gemm_g128", "gemm", 128},
+                           {"gemv_g32", "gemv", 32},           {"gemv_g64", "GEMV", 64},
+                           {"gemv_g128", "gemv", 128},         {"gemv_fast_g32", "gemv_fast", 32},
                            {"gemv_fast_g64", "gemv_fast", 64}, {"gemv_fast_g128", "gemv_fast", 128}};
 
 /// The value of a code by the format's own formula: s * (q - z), or q * s + stored zero for gemv_fast.
 float expected_value(const WeightStore& weights, const Case& c, const QTensor& w, std::int64_t n, std::int64_t k) {
   const std::string name = c.name;
   const std::int64_t groups = w.cols / w.group, g = k / w.group;
-  const float code = weights.at(name + ".codes").at(n * w.cols + k), zero = weights.at(name + ".zeros").at(n * groups + g);
+  const float code = weights.at(name + ".codes").at(n * w.cols + k),
+              zero = weights.at(name + ".zeros").at(n * groups + g);
   const View& scales = weights.at(name + ".scales");
-  if (name.rfind("gemv_fast", 0) == 0) return code * scales.at(g * w.rows + n) + weights.at(name + ".qzeros").at(g * w.rows + n);
+  if (name.rfind("gemv_fast", 0) == 0)
+    return code * scales.at(g * w.rows + n) + weights.at(name + ".qzeros").at(g * w.rows + n);
   const float scale = name.rfind("gemv", 0) == 0 ? scales.at(n * scales.dim(1) + g) : scales.at(g * w.rows + n);
   return scale * (code - zero);
 }
@@ -88,9 +90,11 @@ TEST(Awq, LlmAwqTensorsSayTheirGroupSize) {
     if (std::string(c.version) != "gemv_fast") continue;
     test::TempDir dir;
     const std::string name = c.name;
-    std::vector<std::pair<std::string, std::string>> parts{{"a.qweight", ".qweight"}, {"a.scaled_zeros", ".qzeros"}, {"a.scales", ".scales"}};
+    std::vector<std::pair<std::string, std::string>> parts{
+        {"a.qweight", ".qweight"}, {"a.scaled_zeros", ".qzeros"}, {"a.scales", ".scales"}};
     std::vector<TensorPlan> plan;
-    for (const auto& [to, from] : parts) plan.push_back({to, source->at(name + from).dtype(), source->at(name + from).shape()});
+    for (const auto& [to, from] : parts)
+      plan.push_back({to, source->at(name + from).dtype(), source->at(name + from).shape()});
     CheckpointWriter writer(dir.path(), plan);
     for (const auto& [to, from] : parts) writer.write(to, source->at(name + from).bytes());
     writer.commit();
@@ -99,7 +103,8 @@ TEST(Awq, LlmAwqTensorsSayTheirGroupSize) {
     EXPECT_EQ(weights.scheme()->name, "awq");
     const LinearWeights linear = weights.linear("a", m.exec);
     EXPECT_EQ(linear.weight.group, c.group);
-    EXPECT_EQ(weights.reader()->describe("a"), cat("llm-awq int4, group_size ", c.group, ", zero points stored scaled, as -scale * z"));
+    EXPECT_EQ(weights.reader()->describe("a"),
+              cat("llm-awq int4, group_size ", c.group, ", zero points stored scaled, as -scale * z"));
     test::expect_stored_as_loaded(weights, "a", linear, m.exec);
     const CaseFolder twin(c.version, c.group);
     EXPECT_EQ(test::values_of(linear.weight, Target::ref, m.exec),
@@ -122,7 +127,10 @@ TEST(Awq, PaddingThatIsNotZeroSurvives) {
     for (std::size_t i = 1; i < 3; ++i) tensors[i].bytes().back() = std::byte{0x35};
     CheckpointWriter writer(dir.path(), plan);
     for (std::size_t i = 0; i < 3; ++i) writer.write(plan[i].name, tensors[i].bytes());
-    const Json::Object config{{"bits", 4}, {"q_group_size", 64}, {"zero_point", true}, {"version", std::string(name).substr(0, std::string(name).size() - 4)}};
+    const Json::Object config{{"bits", 4},
+                              {"q_group_size", 64},
+                              {"zero_point", true},
+                              {"version", std::string(name).substr(0, std::string(name).size() - 4)}};
     writer.add_file("quant_config.json", Json(config).dump());
     writer.commit();
     const WeightStore weights(Checkpoint::open(dir.path().string()));

@@ -66,7 +66,8 @@ Config parse(const QuantConfig& files, const Checkpoint& checkpoint) {
   Config config;
   if (files.method() != "awq") {  // claimed by its tensors
     config.variant = Variant::llm_awq;
-    config.notes.emplace_back("no quantization config: llm-awq by its scaled_zeros, 4 bits, group size from the scales");
+    config.notes.emplace_back(
+        "no quantization config: llm-awq by its scaled_zeros, 4 bits, group size from the scales");
     return config;
   }
   const Keys bits_keys{"bits", "w_bit"}, group_keys{"group_size", "q_group_size"};
@@ -74,13 +75,15 @@ Config parse(const QuantConfig& files, const Checkpoint& checkpoint) {
   if (bits != 4) throw bad_input(files.find(bits_keys)->where, ": ", bits, " bits (AWQ has 4)");
   config.group = files.integer(group_keys).value_or(128);
   if (*config.group != -1 && *config.group < 1) {
-    throw bad_input(files.find(group_keys)->where, ": ", *config.group, " (a positive number of inputs, or -1 for all)");
+    throw bad_input(files.find(group_keys)->where, ": ", *config.group,
+                    " (a positive number of inputs, or -1 for all)");
   }
   config.variant = variant_of(files, config);
   check_others(files);
   check_fusing(files, checkpoint);
   if (files.find({"do_fuse", "fuse_max_seq_len", "modules_to_fuse", "exllama_config"})) {
-    config.notes.emplace_back("fusing and exllama settings: accepted; nibble computes the same for every variant without them");
+    config.notes.emplace_back(
+        "fusing and exllama settings: accepted; nibble computes the same for every variant without them");
   }
   return config;
 }

@@ -17,12 +17,18 @@ using test::says;
 C good(const char* version) {
   C c;
   c.config.set("hidden_size", 64);
-  c.config.set("quantization_config", Json::Object{{"quant_method", "awq"}, {"bits", 4}, {"group_size", 32},
-                                                   {"version", version}, {"zero_point", true}});
+  c.config.set(
+      "quantization_config",
+      Json::Object{
+          {"quant_method", "awq"}, {"bits", 4}, {"group_size", 32}, {"version", version}, {"zero_point", true}});
   const std::string v = version;
   const bool gemm = v == "gemm", gemv = v == "gemv";
-  c.tensors["x.m.qweight"] = gemm ? Tensor({64, 4}, DType::i32) : gemv ? Tensor({32, 8}, DType::i32) : Tensor({8, 64}, DType::i16);
-  c.tensors["x.m.qzeros"] = gemm ? Tensor({2, 4}, DType::i32) : gemv ? Tensor({32, 4}, DType::i32) : Tensor({32, 32}, DType::f16);
+  c.tensors["x.m.qweight"] = gemm   ? Tensor({64, 4}, DType::i32)
+                             : gemv ? Tensor({32, 8}, DType::i32)
+                                    : Tensor({8, 64}, DType::i16);
+  c.tensors["x.m.qzeros"] = gemm   ? Tensor({2, 4}, DType::i32)
+                            : gemv ? Tensor({32, 4}, DType::i32)
+                                   : Tensor({32, 32}, DType::f16);
   c.tensors["x.m.scales"] = gemm ? Tensor({2, 32}, DType::f16) : Tensor({32, 32}, DType::f16);
   return c;
 }
@@ -50,18 +56,39 @@ TEST(AwqHostile, TensorsAreRefusedByName) {
     EXPECT_EQ(refusal([](C&) {}, version, {32, 64}), "") << version;
     EXPECT_TRUE(says(refusal([](C&) {}, version, {64, 64}), "tensor x.m.qweight:"));
     for (const char* name : {"x.m.qweight", "x.m.qzeros", "x.m.scales"}) {
-      EXPECT_TRUE(says(refusal([&](C& c) { c.tensors.erase(name); }, version), cat("tensor ", name, " is missing"))) << name;
-      EXPECT_TRUE(says(refusal([&](C& c) { c.reshape(name, DType::i8, {7, 3}); }, version), cat("tensor ", name, ":"))) << name;
-      EXPECT_TRUE(says(refusal([&](C& c) { c.reshape(name, c.tensors.at(name).dtype(), {0, 0}); }, version),
+      EXPECT_TRUE(says(refusal([&](C& c) { c.tensors.erase(name); }, version), cat("tensor ", name, " is missing")))
+          << name;
+      EXPECT_TRUE(says(refusal(
+                           [&](C& c) {
+                             c.reshape(name, DType::i8, {7, 3});
+                           },
+                           version),
+                       cat("tensor ", name, ":")))
+          << name;
+      EXPECT_TRUE(says(refusal(
+                           [&](C& c) {
+                             c.reshape(name, c.tensors.at(name).dtype(), {0, 0});
+                           },
+                           version),
                        cat("tensor ", name, ":")))
           << name;
     }
   }
-  EXPECT_TRUE(says(refusal([](C& c) { c.reshape("x.m.qzeros", DType::i32, {2, 5}); }),
+  EXPECT_TRUE(says(refusal([](C& c) {
+                     c.reshape("x.m.qzeros", DType::i32, {2, 5});
+                   }),
                    "tensor x.m.qzeros: found i32 [2, 5], expected i32 [2, 4]"));
-  EXPECT_TRUE(says(refusal([](C& c) { c.reshape("x.m.qweight", DType::i16, {8, 60}); }, "gemv_fast"), "no multiple of 64"));
+  EXPECT_TRUE(says(refusal(
+                       [](C& c) {
+                         c.reshape("x.m.qweight", DType::i16, {8, 60});
+                       },
+                       "gemv_fast"),
+                   "no multiple of 64"));
   EXPECT_TRUE(says(refusal([](C& c) { c.tensors["x.m.bias"] = Tensor({33}, DType::f16); }), "tensor x.m.bias:"));
-  EXPECT_TRUE(says(refusal([](C& c) { c.tensors["x.m.weight"] = Tensor({32, 64}, DType::f16); }), "stored plain and quantized"));
+  EXPECT_TRUE(says(refusal([](C& c) {
+                     c.tensors["x.m.weight"] = Tensor({32, 64}, DType::f16);
+                   }),
+                   "stored plain and quantized"));
 }
 
 TEST(AwqHostile, ConfigsAreRefusedByKey) {
@@ -99,7 +126,8 @@ TEST(AwqHostile, FusingIsChecked) {
     });
   };
   EXPECT_EQ(fused({{"attention", Json::Array{"m"}}, {"hidden_size", 64}, {"use_alibi", false}}), "");
-  EXPECT_TRUE(says(fused({{"attention", Json::Array{"m", "q_proj"}}}), "attention: the model has no module \"q_proj\""));
+  EXPECT_TRUE(
+      says(fused({{"attention", Json::Array{"m", "q_proj"}}}), "attention: the model has no module \"q_proj\""));
   EXPECT_TRUE(says(fused({{"mlp", "m"}}), "mlp: expected"));
   EXPECT_TRUE(says(fused({{"hidden_size", 128}}), "hidden_size is 128, but the model's is 64"));
   EXPECT_TRUE(says(fused({{"use_alibi", 3}}), "use_alibi: expected"));
@@ -113,7 +141,8 @@ TEST(AwqHostile, LlmAwqScalesThatDoNotDivideTheInputs) {
   c.tensors["x.m.scaled_zeros"] = c.tensors.at("x.m.qzeros");
   c.tensors.erase("x.m.qzeros");
   const auto check = [&](std::int64_t groups) {
-    for (std::int64_t i = 0; i < 32 * 32; ++i) store_from_f32(DType::f16, c.tensors["x.m.scales"].data(), i, i < groups * 32 ? 1.0F : 0.0F);
+    for (std::int64_t i = 0; i < 32 * 32; ++i)
+      store_from_f32(DType::f16, c.tensors["x.m.scales"].data(), i, i < groups * 32 ? 1.0F : 0.0F);
     const test::TempDir dir;
     c.write(dir / "model");
     QuantMachine machine;

@@ -18,7 +18,8 @@ constexpr std::array<std::uint8_t, 32> fast_order() {
   for (int block = 0; block < 4; ++block) {
     for (int lane = 0; lane < 2; ++lane) {
       for (int run = 0; run < 4; ++run) {
-        order[static_cast<std::size_t>(block * 8 + lane * 4 + run)] = static_cast<std::uint8_t>(run * 8 + block * 2 + lane);
+        order[static_cast<std::size_t>(block * 8 + lane * 4 + run)] =
+            static_cast<std::uint8_t>(run * 8 + block * 2 + lane);
       }
     }
   }
@@ -26,8 +27,8 @@ constexpr std::array<std::uint8_t, 32> fast_order() {
 }
 inline constexpr std::array<std::uint8_t, 32> kFastOrder = fast_order();
 
-/// Where gemv_fast keeps a code of row n, input column position p (after kFastOrder): rows by four, inputs in runs of 64,
-/// (row group, run, row in group, 64) read four nibbles per 16-bit word.
+/// Where gemv_fast keeps a code of row n, input column position p (after kFastOrder): rows by four, inputs in runs of
+/// 64, (row group, run, row in group, 64) read four nibbles per 16-bit word.
 struct FastPlace {
   std::int64_t word;
   int shift;

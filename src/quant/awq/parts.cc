@@ -16,7 +16,7 @@ void read_sizes(const TensorEntry& qweight, ModuleParts& parts) {
   const DType dtype = qweight_dtype(parts.variant);
   if (view.rank() != 2 || view.dtype() != dtype || view.empty()) {
     throw wrong_tensor(qweight, "found ", nibble::name_of(view.dtype()), " ", to_string(view.shape()),
-                              ", expected a matrix of ", nibble::name_of(dtype), " (version ", name_of(parts.variant), ")");
+                       ", expected a matrix of ", nibble::name_of(dtype), " (version ", name_of(parts.variant), ")");
   }
   switch (parts.variant) {
     case Variant::gemm: parts.cols = view.dim(0), parts.rows = view.dim(1) * 8; break;
@@ -52,7 +52,7 @@ void check_group(const TensorEntry& qweight, const ModuleParts& parts) {
   }
   if (parts.variant != Variant::gemm && parts.group < 128 && parts.group != 64 && parts.group != 32) {
     throw wrong_tensor(qweight, "version ", name_of(parts.variant), " has no groups of ", parts.group,
-                              " (32, 64, and 128 or more)");
+                       " (32, 64, and 128 or more)");
   }
 }
 

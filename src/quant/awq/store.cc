@@ -9,47 +9,56 @@ namespace {
 Tensor codes_gemm(const QTensor& w, Exec& exec) {
   Tensor out({w.cols, w.rows / 8}, DType::i32);
   auto* const words = reinterpret_cast<std::uint32_t*>(out.data());
-  affine::unpack_blocks(w, [&](const affine::CodeBlock& block) {
-    for (std::int64_t k = 0; k < block.cols; ++k) {
-      for (std::int64_t c = 0; c < block.rows / 8; ++c) {
-        std::uint32_t word = 0;
-        for (std::size_t i = 0; i < 8; ++i) {
-          word |= std::uint32_t{block.codes[(8 * c + kGemmOrder[i]) * affine::kBlockCols + k]} << (4 * i);
+  affine::unpack_blocks(
+      w,
+      [&](const affine::CodeBlock& block) {
+        for (std::int64_t k = 0; k < block.cols; ++k) {
+          for (std::int64_t c = 0; c < block.rows / 8; ++c) {
+            std::uint32_t word = 0;
+            for (std::size_t i = 0; i < 8; ++i) {
+              word |= std::uint32_t{block.codes[(8 * c + kGemmOrder[i]) * affine::kBlockCols + k]} << (4 * i);
+            }
+            words[(block.col0 + k) * (w.rows / 8) + block.row0 / 8 + c] = word;
+          }
         }
-        words[(block.col0 + k) * (w.rows / 8) + block.row0 / 8 + c] = word;
-      }
-    }
-  }, exec);
+      },
+      exec);
   return out;
 }
 
 Tensor codes_gemv(const QTensor& w, Exec& exec) {
   Tensor out({w.rows, w.cols / 8}, DType::i32);
   auto* const words = reinterpret_cast<std::uint32_t*>(out.data());
-  affine::unpack_blocks(w, [&](const affine::CodeBlock& block) {
-    for (std::int64_t r = 0; r < block.rows; ++r) {
-      const std::uint8_t* codes = block.codes + r * affine::kBlockCols;
-      for (std::int64_t k = 0; k < block.cols; ++k) {
-        words[((block.row0 + r) * w.cols + block.col0 + k) / 8] |= std::uint32_t{codes[k]} << (k % 8 * 4);
-      }
-    }
-  }, exec);
+  affine::unpack_blocks(
+      w,
+      [&](const affine::CodeBlock& block) {
+        for (std::int64_t r = 0; r < block.rows; ++r) {
+          const std::uint8_t* codes = block.codes + r * affine::kBlockCols;
+          for (std::int64_t k = 0; k < block.cols; ++k) {
+            words[((block.row0 + r) * w.cols + block.col0 + k) / 8] |= std::uint32_t{codes[k]} << (k % 8 * 4);
+          }
+        }
+      },
+      exec);
   return out;
 }
 
 Tensor codes_fast(const QTensor& w, Exec& exec) {
   Tensor out({w.rows / 4, w.cols}, DType::i16);
   auto* const words = reinterpret_cast<std::uint16_t*>(out.data());
-  affine::unpack_blocks(w, [&](const affine::CodeBlock& block) {
-    for (std::int64_t r = 0; r < block.rows; ++r) {
-      const std::uint8_t* codes = block.codes + r * affine::kBlockCols;
-      for (std::int64_t k = 0; k < block.cols; ++k) {
-        const FastPlace place = fast_place(block.row0 + r, block.col0 + k, w.cols);
-        const int code = codes[k / 32 * 32 + kFastOrder[static_cast<std::size_t>(k % 32)]];
-        words[place.word] = static_cast<std::uint16_t>(words[place.word] | code << place.shift);
-      }
-    }
-  }, exec);
+  affine::unpack_blocks(
+      w,
+      [&](const affine::CodeBlock& block) {
+        for (std::int64_t r = 0; r < block.rows; ++r) {
+          const std::uint8_t* codes = block.codes + r * affine::kBlockCols;
+          for (std::int64_t k = 0; k < block.cols; ++k) {
+            const FastPlace place = fast_place(block.row0 + r, block.col0 + k, w.cols);
+            const int code = codes[k / 32 * 32 + kFastOrder[static_cast<std::size_t>(k % 32)]];
+            words[place.word] = static_cast<std::uint16_t>(words[place.word] | code << place.shift);
+          }
+        }
+      },
+      exec);
   return out;
 }
 

@@ -1,5 +1,5 @@
-// Bit streams as GPTQ and others store them: b-bit codes, least significant bit first, cut into little-endian 32-bit words. 32 codes fill
-// b words whatever the width, so a 3-bit code may straddle two words.
+// Bit streams as GPTQ and others store them: b-bit codes, least significant bit first, cut into little-endian 32-bit
+// words. 32 codes fill b words whatever the width, so a 3-bit code may straddle two words.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -54,7 +54,8 @@ inline std::uint32_t code_in(const std::byte* words, std::int64_t stride, std::i
 }
 
 /// Puts a code into such a stream, whose bits are still zero there.
-inline void put_code(std::uint32_t* words, std::int64_t stride, std::int32_t bits, std::int64_t index, std::uint32_t code) {
+inline void put_code(std::uint32_t* words, std::int64_t stride, std::int32_t bits, std::int64_t index,
+                     std::uint32_t code) {
   const std::int64_t bit = index * bits, word = bit / 32;
   const auto shift = static_cast<std::int32_t>(bit % 32);
   words[word * stride] |= code << shift;

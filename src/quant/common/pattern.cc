@@ -22,14 +22,13 @@ std::string pcre2_text(int code) {
 Pattern::Pattern(std::string text, std::string where) : text_(std::move(text)), where_(std::move(where)) {
   int error = 0;
   PCRE2_SIZE offset = 0;
-  pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text_.data()), text_.size(), PCRE2_ANCHORED, &error,
-                                   &offset, nullptr);
+  pcre2_code* code =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text_.data()), text_.size(), PCRE2_ANCHORED, &error, &offset, nullptr);
   if (code == nullptr) {
     throw bad_input(where_, ": pattern \"", printable(text_), "\": ", pcre2_text(error), " at ", offset);
   }
-  code_ = std::shared_ptr<const void>(code, [](const void* held) {
-    pcre2_code_free(static_cast<pcre2_code*>(const_cast<void*>(held)));
-  });
+  code_ = std::shared_ptr<const void>(
+      code, [](const void* held) { pcre2_code_free(static_cast<pcre2_code*>(const_cast<void*>(held))); });
 }
 
 bool Pattern::matches_start(std::string_view subject) const {
@@ -41,8 +40,8 @@ bool Pattern::matches_start(std::string_view subject) const {
   if (match == nullptr || context == nullptr) throw runtime_failure(where_, ": out of memory");
   pcre2_set_match_limit(context.get(), kMatchLimit);
   pcre2_set_depth_limit(context.get(), kDepthLimit);
-  const int result = pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(subject.data()), subject.size(), 0, 0, match.get(),
-                                 context.get());
+  const int result =
+      pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(subject.data()), subject.size(), 0, 0, match.get(), context.get());
   if (result == PCRE2_ERROR_NOMATCH) return false;
   if (result < 0) {
     throw bad_input(where_, ": pattern \"", printable(text_), "\" on ", printable(subject), ": ", pcre2_text(result));

@@ -81,15 +81,17 @@ void read_format(const QuantConfig& files, Config& config) {
       if (value == nullptr) continue;
       const std::string format = lower_case(value->string(cat(source.where, ": ", key)));
       if (format != "gptq" && format != "gptq_v2") {
-        throw bad_input(source.where, ": ", key, ": ", printable(format, 40), " is not supported (gptq and gptq_v2 are)");
+        throw bad_input(source.where, ": ", key, ": ", printable(format, 40),
+                        " is not supported (gptq and gptq_v2 are)");
       }
       const Zeros zeros = format == "gptq" ? Zeros::v1 : Zeros::v2;
       if (!config.zeros) {
         config.zeros = zeros;
         config.zeros_from = short_place(key, source);
       } else if (config.zeros != zeros) {
-        config.notes.push_back(cat(short_place(key, source), " says ", format, ", ", config.zeros_from,
-                                   " says otherwise: the zero points decide where they are symmetric, else the latter"));
+        config.notes.push_back(
+            cat(short_place(key, source), " says ", format, ", ", config.zeros_from,
+                " says otherwise: the zero points decide where they are symmetric, else the latter"));
       }
     }
   }
@@ -97,7 +99,8 @@ void read_format(const QuantConfig& files, Config& config) {
 
 void refuse_other_formats(const QuantConfig& files) {
   if (files.boolean({"is_marlin_format"}).value_or(false)) {
-    throw bad_input(place(files, {"is_marlin_format"}), ": Marlin's tile order is not supported (gptq and gptq_v2 are)");
+    throw bad_input(place(files, {"is_marlin_format"}),
+                    ": Marlin's tile order is not supported (gptq and gptq_v2 are)");
   }
   if (const auto dtype = files.text({"pack_dtype"}); dtype && *dtype != "int32") {
     throw bad_input(place(files, {"pack_dtype"}), ": ", printable(*dtype, 40), " is not supported (int32 is)");
@@ -109,11 +112,13 @@ void note_switches(const QuantConfig& files, Config& config) {
   for (const char* key : {"use_exllama", "disable_exllama", "exllama_config", "use_cuda_fp16"}) {
     if (files.find({key})) names += names.empty() ? key : cat(", ", key);
   }
-  for (const char* key : {"use_exllama", "disable_exllama", "use_cuda_fp16", "static_groups", "true_sequential", "lm_head"}) {
+  for (const char* key :
+       {"use_exllama", "disable_exllama", "use_cuda_fp16", "static_groups", "true_sequential", "lm_head"}) {
     files.boolean({key});
   }
   if (const auto exllama = files.find({"exllama_config"})) exllama->value->object(exllama->where);
-  if (!names.empty()) config.notes.push_back(names + ": accepted; nibble has one path for every variant and needs no switch");
+  if (!names.empty())
+    config.notes.push_back(names + ": accepted; nibble has one path for every variant and needs no switch");
 }
 
 }  // namespace

@@ -30,10 +30,10 @@ struct Rule {
 
 struct Config {
   ModuleSpec base;
-  std::vector<Rule> rules;        ///< the first match wins
-  std::optional<Zeros> zeros;     ///< as the files state it
-  std::string zeros_from;         ///< "checkpoint_format in quantize_config.json"
-  std::vector<std::string> notes; ///< for SchemeReader::notes
+  std::vector<Rule> rules;         ///< the first match wins
+  std::optional<Zeros> zeros;      ///< as the files state it
+  std::string zeros_from;          ///< "checkpoint_format in quantize_config.json"
+  std::vector<std::string> notes;  ///< for SchemeReader::notes
 
   /// nullopt when `dynamic` excludes the module.
   std::optional<ModuleSpec> of(std::string_view module) const;

@@ -19,10 +19,10 @@ struct Record final : FormatRecord {
 struct ModuleParts {
   ModuleSpec spec;
   std::int64_t rows = 0, cols = 0, group = 0, groups = 0;
-  View qweight;  ///< i32 [cols * bits / 32, rows]
-  View qzeros;   ///< i32 [groups, rows * bits / 32]
-  View scales;   ///< float [groups, rows]
-  View g_idx;    ///< i32 [cols]
+  View qweight;                     ///< i32 [cols * bits / 32, rows]
+  View qzeros;                      ///< i32 [groups, rows * bits / 32]
+  View scales;                      ///< float [groups, rows]
+  View g_idx;                       ///< i32 [cols]
   std::vector<std::int32_t> order;  ///< inputs by group; empty when groups are consecutive
   bool blank_g_idx = false;
 };

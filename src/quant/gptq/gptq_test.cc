@@ -34,8 +34,8 @@ std::vector<Case> cases() {
 class CaseFolder {
  public:
   CaseFolder(const Case& c, const char* tensors, const char* format) {
-    Json::Object config{{"quant_method", "gptq"}, {"bits", c.bits}, {"group_size", c.group}, {"sym", c.sym},
-                        {"desc_act", c.desc_act}};
+    Json::Object config{
+        {"quant_method", "gptq"}, {"bits", c.bits}, {"group_size", c.group}, {"sym", c.sym}, {"desc_act", c.desc_act}};
     if (format != nullptr) config.emplace_back("checkpoint_format", format);
     test::write_text(dir_ / "quantize_config.json", Json(config).dump());
     fs::create_symlink(test::data(tensors), dir_ / "model.safetensors");
@@ -115,9 +115,10 @@ TEST(Gptq, PackingVectorsOfGptqModelAndItsValues) {
 TEST(Gptq, SymmetricZeroPointsProveTheVersionAgainstTheConfig) {
   const Case sym{"b4_g32_sym_desc", 4, 32, true, true}, asym{"b4_g32_asym_desc", 4, 32, false, true};
   const CaseFolder lying(sym, "gptq/pack_gptqmodel_v2.safetensors", "gptq");
-  EXPECT_EQ(lying.open().reader()->describe(sym.name),
-            "int4, group_size 32, sym, desc_act, inputs reordered by g_idx, zero points v2 (symmetric zero points prove "
-            "it, against checkpoint_format in quantize_config.json)");
+  EXPECT_EQ(
+      lying.open().reader()->describe(sym.name),
+      "int4, group_size 32, sym, desc_act, inputs reordered by g_idx, zero points v2 (symmetric zero points prove "
+      "it, against checkpoint_format in quantize_config.json)");
   const CaseFolder silent(asym, "gptq/pack_autogptq_v1.safetensors", nullptr);
   EXPECT_EQ(silent.open().reader()->describe(asym.name),
             "int4, group_size 32, asym, desc_act, inputs reordered by g_idx, zero points v1 (z - 1 stored; no "
@@ -131,8 +132,8 @@ TEST(Gptq, CheckpointOfAutoGptq) {
 
 TEST(Gptq, CheckpointsOfBothLibraries) {
   NIBBLE_NEED_SHARED(root, "fixtures/gptq_awq/ckpt");
-  for (const char* name : {"ag_b2_g64_asym", "ag_b3_g64_sym_desc", "ag_b4_g128_sym", "ag_b4_g32_asym_desc", "gm_b3_gm1_sym_v2",
-                           "gm_b4_g128_sym_v1", "gm_b4_g32_asym_desc_v2"}) {
+  for (const char* name : {"ag_b2_g64_asym", "ag_b3_g64_sym_desc", "ag_b4_g128_sym", "ag_b4_g32_asym_desc",
+                           "gm_b3_gm1_sym_v2", "gm_b4_g128_sym_v1", "gm_b4_g32_asym_desc_v2"}) {
     fs::path file = root / name / "model.safetensors";
     if (!fs::exists(file)) file = root / name;
     EXPECT_EQ(test::expect_golden_checkpoint(root / name, file, "gptq"), 14U) << name;

@@ -16,13 +16,18 @@ using test::says;
 /// 64 inputs, 32 outputs, 4 bits, groups of 32, symmetric zero points as v1 has them.
 C good() {
   C c;
-  c.config.set("quantization_config", Json::Object{{"quant_method", "gptq"}, {"bits", 4}, {"group_size", 32}, {"sym", true},
-                                                   {"desc_act", false}, {"checkpoint_format", "gptq"}});
+  c.config.set("quantization_config", Json::Object{{"quant_method", "gptq"},
+                                                   {"bits", 4},
+                                                   {"group_size", 32},
+                                                   {"sym", true},
+                                                   {"desc_act", false},
+                                                   {"checkpoint_format", "gptq"}});
   c.tensors["m.qweight"] = Tensor({8, 32}, DType::i32);
   c.tensors["m.qzeros"] = Tensor({2, 4}, DType::i32);
   for (std::int32_t& word : c.tensors["m.qzeros"].as<std::int32_t>()) word = 0x77777777;
   c.tensors["m.scales"] = Tensor({2, 32}, DType::f16);
-  for (int i = 0; i < 64; ++i) store_from_f32(DType::f16, c.tensors["m.scales"].data(), i, 0.5F + 0.25F * static_cast<float>(i));
+  for (int i = 0; i < 64; ++i)
+    store_from_f32(DType::f16, c.tensors["m.scales"].data(), i, 0.5F + 0.25F * static_cast<float>(i));
   c.tensors["m.g_idx"] = Tensor({64}, DType::i32);
   for (std::size_t k = 0; k < 64; ++k) c.tensors["m.g_idx"].as<std::int32_t>()[k] = static_cast<std::int32_t>(k / 32);
   c.tensors["m.bias"] = Tensor({32}, DType::f16);
@@ -48,7 +53,9 @@ std::string with(const char* key, const Json& value) {
   });
 }
 
-std::int32_t& entry(C& c, const char* tensor, std::size_t index) { return c.tensors.at(tensor).as<std::int32_t>()[index]; }
+std::int32_t& entry(C& c, const char* tensor, std::size_t index) {
+  return c.tensors.at(tensor).as<std::int32_t>()[index];
+}
 
 TEST(GptqHostile, TensorsAreRefusedByName) {
   EXPECT_EQ(refusal([](C&) {}), "");
@@ -56,26 +63,39 @@ TEST(GptqHostile, TensorsAreRefusedByName) {
   for (const char* name : {"m.qweight", "m.qzeros", "m.scales", "m.g_idx"}) {
     EXPECT_TRUE(says(refusal([&](C& c) { c.tensors.erase(name); }), cat("tensor ", name, " is missing"))) << name;
     EXPECT_TRUE(says(refusal([&](C& c) { c.reshape(name, DType::i8, {7, 3}); }), cat("tensor ", name, ":"))) << name;
-    EXPECT_TRUE(says(refusal([&](C& c) { c.reshape(name, c.tensors.at(name).dtype(), {0}); }), cat("tensor ", name, ":"))) << name;
+    EXPECT_TRUE(
+        says(refusal([&](C& c) { c.reshape(name, c.tensors.at(name).dtype(), {0}); }), cat("tensor ", name, ":")))
+        << name;
   }
-  EXPECT_TRUE(says(refusal([](C& c) { c.reshape("m.qzeros", DType::i32, {2, 3}); }),
+  EXPECT_TRUE(says(refusal([](C& c) {
+                     c.reshape("m.qzeros", DType::i32, {2, 3});
+                   }),
                    "tensor m.qzeros: found i32 [2, 3], expected i32 [2, 4]"));
-  EXPECT_TRUE(says(refusal([](C& c) { c.reshape("m.scales", DType::f16, {3, 32}); }), "tensor m.scales: found f16 [3, 32]"));
+  EXPECT_TRUE(says(refusal([](C& c) {
+                     c.reshape("m.scales", DType::f16, {3, 32});
+                   }),
+                   "tensor m.scales: found f16 [3, 32]"));
   EXPECT_TRUE(says(refusal([](C& c) { c.reshape("m.bias", DType::f16, {31}); }), "tensor m.bias:"));
   EXPECT_TRUE(says(refusal([](C& c) { c.reshape("m.qweight", DType::i32, {8, 31}); }), "tensor m.qweight:"));
-  EXPECT_TRUE(says(refusal([](C& c) { c.tensors["m.weight"] = Tensor({32, 64}, DType::f16); }), "stored plain and quantized"));
+  EXPECT_TRUE(says(refusal([](C& c) {
+                     c.tensors["m.weight"] = Tensor({32, 64}, DType::f16);
+                   }),
+                   "stored plain and quantized"));
   EXPECT_TRUE(says(refusal([](C&) {}, {32, 128}), "tensor m.qweight:"));
 }
 
 TEST(GptqHostile, GroupIndexesAreChecked) {
-  EXPECT_TRUE(says(refusal([](C& c) { entry(c, "m.g_idx", 5) = 2; }), "tensor m.g_idx: entry 5 is 2, but there are 2 groups"));
+  EXPECT_TRUE(
+      says(refusal([](C& c) { entry(c, "m.g_idx", 5) = 2; }), "tensor m.g_idx: entry 5 is 2, but there are 2 groups"));
   EXPECT_TRUE(says(refusal([](C& c) { entry(c, "m.g_idx", 5) = -1; }), "tensor m.g_idx: entry 5 is -1"));
   EXPECT_TRUE(says(refusal([](C& c) { entry(c, "m.g_idx", 5) = 1; }), "tensor m.g_idx: puts 31 inputs into group 0"));
   EXPECT_EQ(refusal([](C& c) { std::swap(entry(c, "m.g_idx", 5), entry(c, "m.g_idx", 63)); }), "");
 }
 
 TEST(GptqHostile, BlankGroupIndexIsConsecutiveGroupsUnlessActOrderIsPromised) {
-  const auto blank = [](C& c) { c.reshape("m.g_idx", DType::i32, {64}), c.tensors["m.g_idx"] = Tensor({64}, DType::i32); };
+  const auto blank = [](C& c) {
+    c.reshape("m.g_idx", DType::i32, {64}), c.tensors["m.g_idx"] = Tensor({64}, DType::i32);
+  };
   EXPECT_EQ(refusal(blank), "");
   C c = good();
   blank(c);
@@ -136,7 +156,9 @@ TEST(GptqHostile, TwoConfigsMustAgree) {
 }
 
 TEST(GptqHostile, DynamicRules) {
-  const auto rule = [](const char* pattern, Json value) { return with("dynamic", Json::Object{{pattern, std::move(value)}}); };
+  const auto rule = [](const char* pattern, Json value) {
+    return with("dynamic", Json::Object{{pattern, std::move(value)}});
+  };
   const Json eight = Json::Object{{"bits", 8}}, none = Json::Object{};
   EXPECT_EQ(rule("-:other", none), "");
   EXPECT_EQ(rule(".*m$", Json::Object{{"group_size", 32}}), "");
@@ -169,7 +191,8 @@ TEST(GptqHostile, OverridesChangeSingleModules) {
   const LinearWeights n = weights.linear("n", m.exec);
   EXPECT_EQ(n.weight.bits, 8);
   EXPECT_EQ(n.weight.group, 64);
-  for (const StoredTensor& tensor : store("n", n, m.exec)) EXPECT_TRUE(test::same_tensor(tensor.tensor, weights.at(tensor.name)));
+  for (const StoredTensor& tensor : store("n", n, m.exec))
+    EXPECT_TRUE(test::same_tensor(tensor.tensor, weights.at(tensor.name)));
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
 // Checks the tensors of a module before anything reads them, and settles what the config leaves open.
 #include <algorithm>
 
-#include "quant/gptq/gptq.h"
 #include "quant/common/bit_stream.h"
+#include "quant/gptq/gptq.h"
 
 namespace nibble::gptq {
 namespace {
@@ -27,7 +27,7 @@ void read_groups(const TensorEntry& g_idx, ModuleParts& parts) {
     const std::int64_t found = begin[static_cast<std::size_t>(g) + 1];
     if (found != expected) {
       throw wrong_tensor(g_idx, "puts ", found, " inputs into group ", g, ", which has ", expected,
-                                " by the config's group size of ", parts.group);
+                         " by the config's group size of ", parts.group);
     }
     begin[static_cast<std::size_t>(g) + 1] += begin[static_cast<std::size_t>(g)];
   }
@@ -60,11 +60,11 @@ ModuleParts Reader::parts(const PackedModule& tensors, LinearSize size) const {
   const std::int32_t bits = spec->bits;
   if (qweight.view.rank() != 2 || qweight.view.dtype() != DType::i32 || qweight.view.empty()) {
     throw wrong_tensor(qweight, "found ", name_of(qweight.view.dtype()), " ", to_string(qweight.view.shape()),
-                              ", expected an i32 matrix [inputs * bits / 32, outputs]");
+                       ", expected an i32 matrix [inputs * bits / 32, outputs]");
   }
   if (qweight.view.dim(0) % bits != 0) {
     throw wrong_tensor(qweight, qweight.view.dim(0), " rows of words cannot hold whole units of 32 codes of ", bits,
-                              " bits");
+                       " bits");
   }
   parts.cols = qweight.view.dim(0) / bits * kUnit;
   parts.rows = qweight.view.dim(1);
@@ -74,8 +74,8 @@ ModuleParts Reader::parts(const PackedModule& tensors, LinearSize size) const {
   tensors.check_size(qweight, {parts.rows, parts.cols}, size);
   parts.group = spec->group == -1 ? parts.cols : std::min(spec->group, parts.cols);
   parts.groups = (parts.cols - 1) / parts.group + 1;
-  const std::string because = cat(parts.cols, " inputs and ", parts.rows, " outputs in ", bits, "-bit qweight, group_size ",
-                                  spec->group);
+  const std::string because =
+      cat(parts.cols, " inputs and ", parts.rows, " outputs in ", bits, "-bit qweight, group_size ", spec->group);
   PackedModule::expect(g_idx, DType::i32, {parts.cols}, because);
   PackedModule::expect(qzeros, DType::i32, {parts.groups, parts.rows * bits / 32}, because);
   PackedModule::expect_float(scales, {parts.groups, parts.rows}, because);
@@ -93,7 +93,8 @@ Reader::Verdict Reader::zeros_of(const ModuleParts& parts) const {
     for (const Zeros zeros : {Zeros::v1, Zeros::v2}) {
       if (!all_fields(parts.qzeros, parts.spec.bits, zeros == Zeros::v1 ? middle - 1 : middle)) continue;
       const char* against = config_.zeros && config_.zeros != zeros ? ", against " : "";
-      return {zeros, cat("symmetric zero points prove it", against, *against != 0 ? config_.zeros_from : std::string())};
+      return {zeros,
+              cat("symmetric zero points prove it", against, *against != 0 ? config_.zeros_from : std::string())};
     }
   }
   if (config_.zeros) return {*config_.zeros, config_.zeros_from};

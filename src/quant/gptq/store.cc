@@ -1,7 +1,7 @@
 #include "layout/affine/affine.h"
 #include "layout/affine/order.h"
-#include "quant/gptq/gptq.h"
 #include "quant/common/bit_stream.h"
+#include "quant/gptq/gptq.h"
 
 namespace nibble::gptq {
 namespace {
@@ -11,14 +11,17 @@ Tensor packed_codes(const QTensor& w, Exec& exec) {
   auto* const words = reinterpret_cast<std::uint32_t*>(out.data());
   const std::int32_t* order = affine::has_order(w) ? affine::order_of(w).data() : nullptr;
   // A word belongs to one row, and so to one thread.
-  affine::unpack_blocks(w, [&](const affine::CodeBlock& block) {
-    for (std::int64_t i = 0; i < block.cols; ++i) {
-      const std::int64_t k = order != nullptr ? order[block.col0 + i] : block.col0 + i;
-      for (std::int64_t r = 0; r < block.rows; ++r) {
-        put_code(words + block.row0 + r, w.rows, w.bits, k, block.codes[r * affine::kBlockCols + i]);
-      }
-    }
-  }, exec);
+  affine::unpack_blocks(
+      w,
+      [&](const affine::CodeBlock& block) {
+        for (std::int64_t i = 0; i < block.cols; ++i) {
+          const std::int64_t k = order != nullptr ? order[block.col0 + i] : block.col0 + i;
+          for (std::int64_t r = 0; r < block.rows; ++r) {
+            put_code(words + block.row0 + r, w.rows, w.bits, k, block.codes[r * affine::kBlockCols + i]);
+          }
+        }
+      },
+      exec);
   return out;
 }
 
