@@ -1,5 +1,7 @@
-# Runs one example: -DPROGRAM=... -DARGS=a;b -DEXPECT=regex;regex [-DCODE=2: it must fail so, and says EXPECT on standard
+# Runs one example: -DPROGRAM=... -DARGS=a::b -DEXPECT=regex::regex [-DCODE=2: it must fail so, and says EXPECT on standard
 # error] [-DCLEAN=folder: removed before]
+string(REPLACE "::" ";" ARGS "${ARGS}")
+string(REPLACE "::" ";" EXPECT "${EXPECT}")
 if(CLEAN)
   file(REMOVE_RECURSE ${CLEAN})
 endif()
