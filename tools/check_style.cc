@@ -160,7 +160,7 @@ void check_includes(const fs::path& file, const std::string& layer, const std::v
 
 void check_habits(const fs::path& file, const std::vector<std::string>& lines, Report& report) {
   static const std::regex macro(
-      R"(^#define (?!HWY_TARGET_INCLUDE|HWY_DISABLED_TARGETS|NIBBLE_\w+_INL_H$|NIBBLE_(LAYOUT|SCHEME|ARCH|COMMAND|FAMILY)\b))");
+      R"(^#define (?!HWY_TARGET_INCLUDE|HWY_DISABLED_TARGETS|NIBBLE_\w+_INL_H$|NIBBLE_UNROLL\b|NIBBLE_(LAYOUT|SCHEME|ARCH|COMMAND|FAMILY)\b))");
   static const std::regex abort_call(R"(\b(abort|assert|exit)\()");
   const bool library =
       file.string().find("/src/") != std::string::npos && file.string().find("_test.cc") == std::string::npos;

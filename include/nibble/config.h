@@ -19,15 +19,15 @@ namespace nibble {
 
 /// Quanto's linear quantization. Weights of linear layers are quantized while the model loads.
 struct QuantoConfig {
-  std::string weights = "int8";            ///< int8, int4, int2, float8 (e4m3fn), float8_e5m2, float8_e4m3fnuz
-  std::optional<std::string> activations;  ///< not while loading: activations need calibration (`nibble quantize`)
-  std::optional<std::vector<std::string>> modules_to_not_convert;  ///< default: the output head, lm_head
+  std::string weights = "int8";              ///< int8, int4, int2, float8 (e4m3fn), float8_e5m2, float8_e4m3fnuz
+  std::optional<std::string> activations{};  ///< not while loading: activations need calibration (`nibble quantize`)
+  std::optional<std::vector<std::string>> modules_to_not_convert{};  ///< default: the output head, lm_head
 };
 
 /// ExLlama's kernels: they have no twin here.
 struct ExllamaConfig {
   int version = 1;  ///< 1 or 2
-  std::optional<std::int64_t> max_input_len, max_batch_size;
+  std::optional<std::int64_t> max_input_len{}, max_batch_size{};
 };
 
 /// GPTQ. A float checkpoint needs `dataset`, and the tokenizer is the model's own unless one is given.
@@ -35,33 +35,33 @@ struct GPTQConfig {
   int bits = 4;  ///< 2, 3, 4 or 8
   /// The texts themselves; a file (.txt, .jsonl, .json); "builtin", a small text of nibble's own; or the name of a data
   /// set ("c4", "wikitext2", ...) that lies at dataset_path, for nibble has no network.
-  std::variant<std::monostate, std::string, std::vector<std::string>> dataset;
-  std::string dataset_path;  ///< nibble's own: the file or folder of a data set by name
-  std::variant<std::monostate, std::string, PreTrainedTokenizer> tokenizer;
+  std::variant<std::monostate, std::string, std::vector<std::string>> dataset{};
+  std::string dataset_path{};  ///< nibble's own: the file or folder of a data set by name
+  std::variant<std::monostate, std::string, PreTrainedTokenizer> tokenizer{};
   std::int64_t group_size = 128;  ///< inputs per group; -1: all
   double damp_percent = 0.1;      ///< above 0, below 1
   bool desc_act = false;
   bool sym = true;
   bool true_sequential = true;
-  bool use_cuda_fp16 = false;                         ///< loading; changes nothing
-  std::optional<std::int64_t> model_seqlen;           ///< tokens per calibration sequence; default: 2048 or the context
-  std::optional<std::string> block_name_to_quantize;  ///< "model.layers": must be the model's own
-  std::optional<std::vector<std::string>> module_name_preceding_first_block;  ///< must be modules of the model
-  std::int64_t batch_size = 1;                                                ///< at least 1; changes nothing
-  std::optional<std::int32_t> pad_token_id;      ///< changes nothing: sequences are never padded
-  std::optional<bool> use_exllama;               ///< loading; changes nothing
-  std::optional<std::int64_t> max_input_length;  ///< loading; changes nothing
-  std::optional<ExllamaConfig> exllama_config;   ///< loading; changes nothing; 4 bits only, as in Transformers
-  bool cache_block_outputs = true;               ///< changes nothing
-  std::optional<std::vector<std::vector<std::string>>> modules_in_block_to_quantize;  ///< default: all linears
+  bool use_cuda_fp16 = false;                  ///< loading; changes nothing
+  std::optional<std::int64_t> model_seqlen{};  ///< tokens per calibration sequence; default: 2048 or the context
+  std::optional<std::string> block_name_to_quantize{};  ///< "model.layers": must be the model's own
+  std::optional<std::vector<std::string>> module_name_preceding_first_block{};  ///< must be modules of the model
+  std::int64_t batch_size = 1;                                                  ///< at least 1; changes nothing
+  std::optional<std::int32_t> pad_token_id{};      ///< changes nothing: sequences are never padded
+  std::optional<bool> use_exllama{};               ///< loading; changes nothing
+  std::optional<std::int64_t> max_input_length{};  ///< loading; changes nothing
+  std::optional<ExllamaConfig> exllama_config{};   ///< loading; changes nothing; 4 bits only, as in Transformers
+  bool cache_block_outputs = true;                 ///< changes nothing
+  std::optional<std::vector<std::vector<std::string>>> modules_in_block_to_quantize{};  ///< default: all linears
 };
 
 /// Which modules AWQ's fused kernels replace. Nothing is fused here (linears of one input share it anyway), but a map
 /// that does not fit the model is an error, as there.
 struct FusedModules {
-  std::vector<std::string> attention;  ///< query, key, value, output projection
-  std::vector<std::string> layernorm;
-  std::vector<std::string> mlp;  ///< gate, up, down projection
+  std::vector<std::string> attention{};  ///< query, key, value, output projection
+  std::vector<std::string> layernorm{};
+  std::vector<std::string> mlp{};  ///< gate, up, down projection
   bool use_alibi = false;
   std::int64_t num_attention_heads = 0, num_key_value_heads = 0, hidden_size = 0;
 };
@@ -72,18 +72,18 @@ struct AwqConfig {
   std::int64_t group_size = 128;  ///< inputs per group; -1: all
   bool zero_point = true;
   std::string version = "gemm";  ///< loading; gemm, gemv, gemv_fast, exllama, ipex; how files lie, they say themselves
-  std::string backend = "autoawq";               ///< autoawq or llm-awq
-  std::optional<bool> do_fuse;                   ///< loading; default: whether modules_to_fuse is given
-  std::optional<std::int64_t> fuse_max_seq_len;  ///< loading; needed with do_fuse
-  std::optional<FusedModules> modules_to_fuse;   ///< loading
-  std::optional<std::vector<std::string>> modules_to_not_convert;
-  std::optional<ExllamaConfig> exllama_config;  ///< loading
+  std::string backend = "autoawq";                 ///< autoawq or llm-awq
+  std::optional<bool> do_fuse{};                   ///< loading; default: whether modules_to_fuse is given
+  std::optional<std::int64_t> fuse_max_seq_len{};  ///< loading; needed with do_fuse
+  std::optional<FusedModules> modules_to_fuse{};   ///< loading
+  std::optional<std::vector<std::string>> modules_to_not_convert{};
+  std::optional<ExllamaConfig> exllama_config{};  ///< loading
 };
 
 /// AQLM, for checkpoints that are quantized already, as in Transformers.
 struct AqlmConfig {
   std::int64_t in_group_size = 8, out_group_size = 1, num_codebooks = 1, nbits_per_codebook = 16;
-  std::optional<std::vector<std::string>> linear_weights_not_to_quantize;
+  std::optional<std::vector<std::string>> linear_weights_not_to_quantize{};
 };
 
 /// bitsandbytes: LLM.int8() and the 4-bit types NF4 and FP4. Neither load_in_8bit nor load_in_4bit set: 8 bits, which
@@ -91,13 +91,14 @@ struct AqlmConfig {
 struct BitsAndBytesConfig {
   bool load_in_8bit = false;
   bool load_in_4bit = false;
-  std::optional<double> llm_int8_threshold;  ///< loading; 0 to 65504, default 6; inputs at least this large stay floats
-  std::optional<std::vector<std::string>> llm_int8_skip_modules;  ///< default: the output head
-  bool llm_int8_enable_fp32_cpu_offload = false;      ///< modules that a device_map gives to "cpu" stay in floats
-  bool llm_int8_has_fp16_weight = false;              ///< for training in 16 bits: refused
-  std::optional<std::string> bnb_4bit_compute_dtype;  ///< loading; arithmetic: float32, bfloat16, float16; default:
-                                                      ///< that of PretrainedOptions::torch_dtype
-  std::string bnb_4bit_quant_type = "fp4";            ///< fp4 or nf4
+  std::optional<double>
+      llm_int8_threshold{};  ///< loading; 0 to 65504, default 6; inputs at least this large stay floats
+  std::optional<std::vector<std::string>> llm_int8_skip_modules{};  ///< default: the output head
+  bool llm_int8_enable_fp32_cpu_offload = false;        ///< modules that a device_map gives to "cpu" stay in floats
+  bool llm_int8_has_fp16_weight = false;                ///< for training in 16 bits: refused
+  std::optional<std::string> bnb_4bit_compute_dtype{};  ///< loading; arithmetic: float32, bfloat16, float16; default:
+                                                        ///< that of PretrainedOptions::torch_dtype
+  std::string bnb_4bit_quant_type = "fp4";              ///< fp4 or nf4
   bool bnb_4bit_use_double_quant = false;
   std::string bnb_4bit_quant_storage = "uint8";  ///< dtype of the tensors that hold the codes
 };
@@ -110,7 +111,7 @@ struct Device {
   Device(int number) : name(std::to_string(number)) {}
   Device(const char* text) : name(text) {}
   Device(std::string text) : name(std::move(text)) {}
-  std::string name;
+  std::string name{};
   bool operator<(const Device& other) const { return name < other.name; }
   bool operator==(const Device& other) const = default;
 };

@@ -30,26 +30,26 @@ struct PretrainedOptions {
   /// value and take no memory) and arithmetic of matrix products. auto: as stored; bfloat16 arithmetic for bf16
   /// checkpoints, else float32. bnb_4bit_compute_dtype, where given, decides the arithmetic.
   std::string torch_dtype = "auto";
-  DeviceMap device_map;
-  MaxMemory max_memory;  ///< the sum bounds weights and KV cache together: Error(bad_input) when they need more
-  std::optional<QuantizationConfig> quantization_config;
-  bool load_in_8bit = false;                       ///< short for BitsAndBytesConfig{.load_in_8bit = true}
-  bool load_in_4bit = false;                       ///< short for BitsAndBytesConfig{.load_in_4bit = true}
-  std::optional<std::string> attn_implementation;  ///< a name of Transformers; nibble has one attention for all
-  int threads = 0;                                 ///< 0: one per core
-  std::function<void(std::string_view task, std::int64_t done, std::int64_t total)> progress;
+  DeviceMap device_map{};
+  MaxMemory max_memory{};  ///< the sum bounds weights and KV cache together: Error(bad_input) when they need more
+  std::optional<QuantizationConfig> quantization_config{};
+  bool load_in_8bit = false;                         ///< short for BitsAndBytesConfig{.load_in_8bit = true}
+  bool load_in_4bit = false;                         ///< short for BitsAndBytesConfig{.load_in_4bit = true}
+  std::optional<std::string> attn_implementation{};  ///< a name of Transformers; nibble has one attention for all
+  int threads = 0;                                   ///< 0: one per core
+  std::function<void(std::string_view task, std::int64_t done, std::int64_t total)> progress{};
 };
 
 /// What is not set follows the model's generation_config.json.
 struct GenerationConfig {
-  std::optional<std::int64_t> max_new_tokens;  ///< default 20, as in Transformers
-  std::optional<std::int64_t> max_length;      ///< prompt and new tokens together; max_new_tokens comes before it
-  std::optional<bool> do_sample;               ///< false: always the likeliest token
-  std::optional<double> temperature, top_p, min_p, repetition_penalty;
-  std::optional<std::int64_t> top_k;
-  std::optional<std::int32_t> pad_token_id;  ///< changes nothing: rows are never padded
+  std::optional<std::int64_t> max_new_tokens{};  ///< default 20, as in Transformers
+  std::optional<std::int64_t> max_length{};      ///< prompt and new tokens together; max_new_tokens comes before it
+  std::optional<bool> do_sample{};               ///< false: always the likeliest token
+  std::optional<double> temperature{}, top_p{}, min_p{}, repetition_penalty{};
+  std::optional<std::int64_t> top_k{};
+  std::optional<std::int32_t> pad_token_id{};  ///< changes nothing: rows are never padded
   std::uint64_t seed = 0;
-  std::function<bool(std::int32_t id)> streamer;  ///< called with each new token; false ends the text
+  std::function<bool(std::int32_t id)> streamer{};  ///< called with each new token; false ends the text
 };
 
 struct PerplexityConfig {

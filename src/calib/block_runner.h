@@ -29,9 +29,9 @@ class BlockRunner {
   struct Run {
     Tap* tap = nullptr;
     bool advance = false;
-    std::set<std::string, std::less<>> until;  ///< a pass ends when all of these have seen their input; empty: never
+    std::set<std::string, std::less<>> until{};  ///< a pass ends when all of these have seen their input; empty: never
     std::int64_t most = std::numeric_limits<std::int64_t>::max();
-    std::function<void(std::int64_t)> on_sequence;
+    std::function<void(std::int64_t)> on_sequence{};
   };
   void run(std::int64_t index, const Run& options);
   std::int64_t sequences() const { return static_cast<std::int64_t>(sequences_.size()); }

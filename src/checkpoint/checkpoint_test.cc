@@ -88,7 +88,7 @@ TEST_F(Sharded, BrokenIndexesAreErrors) {
 TEST_F(Sharded, ShardsMustLieInTheFolder) {
   test::write_text(dir_.path().string() + ".outside", safetensors({"z"}));
   const fs::path outside = dir_.path().string() + ".outside";
-  for (const std::string& name : {"../x.safetensors", "/etc/passwd", "..", ".", "", "a/b", "a\\\\b", "a\\u0000b"}) {
+  for (const std::string name : {"../x.safetensors", "/etc/passwd", "..", ".", "", "a/b", "a\\\\b", "a\\u0000b"}) {
     EXPECT_CONTAINS(with_map("\"a\": \"" + name + "\""), "is not a plain file name");
   }
   fs::create_symlink(outside, dir_ / "link");

@@ -25,8 +25,8 @@ struct BenchCase {
 
 struct BenchResult {
   BenchCase what;
-  std::string time;             ///< start, ISO 8601 in UTC
-  std::vector<double> ns;       ///< of each repetition
+  std::string time{};           ///< start, ISO 8601 in UTC
+  std::vector<double> ns{};     ///< of each repetition
   std::int64_t peak_bytes = 0;  ///< most memory held during the test
   double mean_ns() const;
   double deviation_ns() const;         ///< sample standard deviation

@@ -39,20 +39,20 @@ HWY_INLINE void Multiply(const float* HWY_RESTRICT w, const float* HWY_RESTRICT 
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(df));
   const std::int64_t group = kVectors * lanes;
   hn::Vec<Floats> acc[kRows][V];
-  HWY_UNROLL(kRows) for (int r = 0; r < kRows; ++r) {
-    HWY_UNROLL(V) for (int v = 0; v < V; ++v) acc[r][v] = hn::Zero(df);
+  NIBBLE_UNROLL(kRows) for (int r = 0; r < kRows; ++r) {
+    NIBBLE_UNROLL(V) for (int v = 0; v < V; ++v) acc[r][v] = hn::Zero(df);
   }
   for (std::int64_t k = 0; k < count; ++k) {
     hn::Vec<Floats> in[V];
-    HWY_UNROLL(V) for (int v = 0; v < V; ++v) hwy::Prefetch(x + (k + kAhead) * group + v * lanes);
-    HWY_UNROLL(V) for (int v = 0; v < V; ++v) in[v] = hn::Load(df, x + k * group + v * lanes);
-    HWY_UNROLL(kRows) for (int r = 0; r < kRows; ++r) {
+    NIBBLE_UNROLL(V) for (int v = 0; v < V; ++v) hwy::Prefetch(x + (k + kAhead) * group + v * lanes);
+    NIBBLE_UNROLL(V) for (int v = 0; v < V; ++v) in[v] = hn::Load(df, x + k * group + v * lanes);
+    NIBBLE_UNROLL(kRows) for (int r = 0; r < kRows; ++r) {
       const auto weight = hn::Set(df, w[r * kChunkStride + k]);
-      HWY_UNROLL(V) for (int v = 0; v < V; ++v) acc[r][v] = hn::MulAdd(weight, in[v], acc[r][v]);
+      NIBBLE_UNROLL(V) for (int v = 0; v < V; ++v) acc[r][v] = hn::MulAdd(weight, in[v], acc[r][v]);
     }
   }
-  HWY_UNROLL(kRows) for (int r = 0; r < kRows; ++r) {
-    HWY_UNROLL(V) for (int v = 0; v < V; ++v) {
+  NIBBLE_UNROLL(kRows) for (int r = 0; r < kRows; ++r) {
+    NIBBLE_UNROLL(V) for (int v = 0; v < V; ++v) {
       float* at = sums + r * group + v * lanes;
       hn::Store(first ? acc[r][v] : hn::Add(hn::Load(df, at), acc[r][v]), df, at);
     }

@@ -44,19 +44,19 @@ HWY_INLINE void Tile(const float* HWY_RESTRICT w, const float* HWY_RESTRICT x, s
   const Floats df;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(df));
   hn::Vec<Floats> sums[R][M];
-  HWY_UNROLL(R) for (int r = 0; r < R; ++r) {
-    HWY_UNROLL(M) for (int i = 0; i < M; ++i) sums[r][i] = hn::Load(df, acc + r * acc_row + i * lanes);
+  NIBBLE_UNROLL(R) for (int r = 0; r < R; ++r) {
+    NIBBLE_UNROLL(M) for (int i = 0; i < M; ++i) sums[r][i] = hn::Load(df, acc + r * acc_row + i * lanes);
   }
   for (std::int64_t k = 0; k < count; k += lanes) {
     hn::Vec<Floats> in[M];
-    HWY_UNROLL(M) for (int i = 0; i < M; ++i) in[i] = hn::LoadU(df, x + i * ldx + k);
-    HWY_UNROLL(R) for (int r = 0; r < R; ++r) {
+    NIBBLE_UNROLL(M) for (int i = 0; i < M; ++i) in[i] = hn::LoadU(df, x + i * ldx + k);
+    NIBBLE_UNROLL(R) for (int r = 0; r < R; ++r) {
       const auto weight = hn::Load(df, w + r * kChunkStride + k);
-      HWY_UNROLL(M) for (int i = 0; i < M; ++i) sums[r][i] = hn::MulAdd(weight, in[i], sums[r][i]);
+      NIBBLE_UNROLL(M) for (int i = 0; i < M; ++i) sums[r][i] = hn::MulAdd(weight, in[i], sums[r][i]);
     }
   }
-  HWY_UNROLL(R) for (int r = 0; r < R; ++r) {
-    HWY_UNROLL(M) for (int i = 0; i < M; ++i) hn::Store(sums[r][i], df, acc + r * acc_row + i * lanes);
+  NIBBLE_UNROLL(R) for (int r = 0; r < R; ++r) {
+    NIBBLE_UNROLL(M) for (int i = 0; i < M; ++i) hn::Store(sums[r][i], df, acc + r * acc_row + i * lanes);
   }
 }
 
@@ -105,7 +105,7 @@ HWY_INLINE std::int64_t DotsOf(std::int64_t cols, const float* HWY_RESTRICT x, f
        s3 = hn::Load(df, acc + 3 * lanes);
   auto s4 = hn::Load(df, acc + 4 * lanes), s5 = hn::Load(df, acc + 5 * lanes), s6 = hn::Load(df, acc + 6 * lanes),
        s7 = hn::Load(df, acc + 7 * lanes);
-  HWY_UNROLL(2) for (std::int64_t k = 0; k < end; k += lanes) {
+  NIBBLE_UNROLL(2) for (std::int64_t k = 0; k < end; k += lanes) {
     const auto in = hn::Load(df, x + k);
     s0 = hn::MulAdd(load(0, k), in, s0);
     s1 = hn::MulAdd(load(1, k), in, s1);

@@ -125,7 +125,11 @@ TEST(Attention, NegatedLowestCodeWraps) {
   const PassSeq seq{cache.open(), 0, 1, 0};
   ASSERT_TRUE(cache.reserve(seq.sequence, 1));
   const float cos = 0.5f, sin = 0.25f;
-  Pass pass{1, {&seq, 1}, {&cos, &sin, 2}, &cache};
+  Pass pass;
+  pass.rows = 1;
+  pass.seqs = {&seq, 1};
+  pass.rope = {&cos, &sin, 2};
+  pass.cache = &cache;
   const float x[2] = {0.3f, -5.0f};
   float y[2];
   a.forward(x, pass, y, c.exec);

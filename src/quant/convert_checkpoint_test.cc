@@ -29,7 +29,9 @@ std::string refusal(const fs::path& from, const fs::path& out, const std::string
     convert(from, out, to);
   } catch (const Error& error) {
     EXPECT_EQ(error.exit_code(), 2);
-    if (out != from) EXPECT_FALSE(fs::exists(out / "model.safetensors"));
+    if (out != from) {
+      EXPECT_FALSE(fs::exists(out / "model.safetensors"));
+    }
     return error.what();
   }
   return "";

@@ -12,14 +12,14 @@
 namespace nibble {
 
 struct ModuleSelection {
-  std::vector<std::string> include;  ///< fnmatch patterns on module names; when given, one must match
-  std::vector<std::string> exclude;  ///< fnmatch patterns; none may match
-  bool lm_head = false;              ///< also the output head, which stays in floats unless a pattern includes it
-  bool matrices_only = false;        ///< formats without convolutions: 4-D weights are no candidates
+  std::vector<std::string> include{};  ///< fnmatch patterns on module names; when given, one must match
+  std::vector<std::string> exclude{};  ///< fnmatch patterns; none may match
+  bool lm_head = false;                ///< also the output head, which stays in floats unless a pattern includes it
+  bool matrices_only = false;          ///< formats without convolutions: 4-D weights are no candidates
   /// Methods that work on some modules only (linears of blocks): no others are candidates.
-  std::optional<std::set<std::string>> only;
+  std::optional<std::set<std::string>> only{};
   /// Transformers' list of modules that stay in floats: it also decides on the output head.
-  std::optional<quant::NamePatterns> skip;
+  std::optional<quant::NamePatterns> skip{};
 };
 
 struct SelectedModule {

@@ -15,6 +15,7 @@
 
 #include "device/cpu/attention_tiles.h"
 #include "device/cpu/ops.h"
+#include "device/cpu/unroll.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 
@@ -80,20 +81,20 @@ HWY_INLINE void Product(const float* HWY_RESTRICT a, std::int64_t lda, const flo
   const Floats df;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(df));
   V sums[R][kVectors];
-  HWY_UNROLL(R) for (int r = 0; r < R; ++r) {
-    HWY_UNROLL(kVectors)
+  NIBBLE_UNROLL(R) for (int r = 0; r < R; ++r) {
+    NIBBLE_UNROLL(kVectors)
     for (int j = 0; j < kVectors; ++j) sums[r][j] = add ? hn::Load(df, c + r * ldc + j * lanes) : hn::Zero(df);
   }
   for (std::int64_t k = 0; k < k_count; ++k) {
     V in[kVectors];
-    HWY_UNROLL(kVectors) for (int j = 0; j < kVectors; ++j) in[j] = hn::Load(df, b + k * ldb + j * lanes);
-    HWY_UNROLL(R) for (int r = 0; r < R; ++r) {
+    NIBBLE_UNROLL(kVectors) for (int j = 0; j < kVectors; ++j) in[j] = hn::Load(df, b + k * ldb + j * lanes);
+    NIBBLE_UNROLL(R) for (int r = 0; r < R; ++r) {
       const V x = hn::Set(df, a[r * lda + k]);
-      HWY_UNROLL(kVectors) for (int j = 0; j < kVectors; ++j) sums[r][j] = hn::MulAdd(x, in[j], sums[r][j]);
+      NIBBLE_UNROLL(kVectors) for (int j = 0; j < kVectors; ++j) sums[r][j] = hn::MulAdd(x, in[j], sums[r][j]);
     }
   }
-  HWY_UNROLL(R) for (int r = 0; r < R; ++r) {
-    HWY_UNROLL(kVectors) for (int j = 0; j < kVectors; ++j) hn::Store(sums[r][j], df, c + r * ldc + j * lanes);
+  NIBBLE_UNROLL(R) for (int r = 0; r < R; ++r) {
+    NIBBLE_UNROLL(kVectors) for (int j = 0; j < kVectors; ++j) hn::Store(sums[r][j], df, c + r * ldc + j * lanes);
   }
 }
 

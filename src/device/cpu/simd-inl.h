@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "base/dtype.h"
+#include "device/cpu/unroll.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();

@@ -83,11 +83,11 @@ struct Plain {
   std::int64_t rows = 0, cols = 0, group = 0;
   std::int32_t bits = 0;
   Offset offset_kind = Offset::shift;
-  DType dtype = DType::f32;         ///< f32, f16 or bf16: of scale and offset, and of the values
-  std::vector<std::uint8_t> codes;  ///< [rows, cols], each < 2^bits
-  std::vector<float> scale;         ///< [rows, groups], exactly representable in dtype
-  std::vector<float> offset;        ///< [rows, groups], exactly representable in dtype
-  std::vector<std::int32_t> order;  ///< [cols] or empty: see part 4
+  DType dtype = DType::f32;           ///< f32, f16 or bf16: of scale and offset, and of the values
+  std::vector<std::uint8_t> codes;    ///< [rows, cols], each < 2^bits
+  std::vector<float> scale;           ///< [rows, groups], exactly representable in dtype
+  std::vector<float> offset;          ///< [rows, groups], exactly representable in dtype
+  std::vector<std::int32_t> order{};  ///< [cols] or empty: see part 4
 };
 
 /// Throws Error(bad_input) when sizes disagree, bits or group are out of range, or a code does not fit.

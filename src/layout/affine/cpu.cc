@@ -222,7 +222,7 @@ class Row {
   struct Groups {
     explicit Groups(std::int64_t group) : size(group), left(group) {}
     HWY_INLINE void Next() {
-      HWY_UNROLL(kParts) for (int part = 0; part < kParts; ++part) {
+      NIBBLE_UNROLL(kParts) for (int part = 0; part < kParts; ++part) {
         at[part] = index;
         left -= kBlock / kParts;
         if (left > 0) continue;
@@ -244,20 +244,20 @@ class Row {
     const hn::RebindToUnsigned<Floats> du;
     const V codes = hn::Iota(df, 0.0F);
     const std::int64_t end = cols_ / kBlock * kBlock;
-    HWY_UNROLL(1) for (std::int64_t half = 0; half < kRowBlock; half += 4) {
+    NIBBLE_UNROLL(1) for (std::int64_t half = 0; half < kRowBlock; half += 4) {
       const std::uint8_t* data = Data(row + half, 0);
       V sums[4];
-      HWY_UNROLL(4) for (int r = 0; r < 4; ++r) sums[r] = hn::Load(df, acc + (half + r) * 16);
+      NIBBLE_UNROLL(4) for (int r = 0; r < 4; ++r) sums[r] = hn::Load(df, acc + (half + r) * 16);
       Groups<8 / kFields> groups(group_);
       for (std::int64_t k = 0; k < end; k += kBlock, data += 64) {
         groups.Next();
-        HWY_UNROLL(4) for (int r = 0; r < 4; ++r) {
+        NIBBLE_UNROLL(4) for (int r = 0; r < 4; ++r) {
           const std::uint8_t* at = data + r * row_bytes_;
           hwy::Prefetch(at + kRowBlock * row_bytes_);
           auto words = hn::BitCast(du, hn::LoadU(hn::Repartition<std::uint8_t, decltype(du)>(), at));
-          HWY_UNROLL(8 / kFields) for (int part = 0; part < 8 / kFields; ++part) {
+          NIBBLE_UNROLL(8 / kFields) for (int part = 0; part < 8 / kFields; ++part) {
             const V table = values(codes, (row + half + r) * groups_ + groups.at[part]);
-            HWY_UNROLL(kFields) for (int f = 0; f < kFields; ++f) {
+            NIBBLE_UNROLL(kFields) for (int f = 0; f < kFields; ++f) {
               const V in = hn::Load(df, x + k + 16 * (part * kFields + f));
               sums[r] = hn::MulAdd(hn::TableLookupLanes(table, hn::Indices512<float>{words.raw}), in, sums[r]);
               words = hn::ShiftRight<4>(words);
@@ -265,7 +265,7 @@ class Row {
           }
         }
       }
-      HWY_UNROLL(4) for (int r = 0; r < 4; ++r) hn::Store(sums[r], df, acc + (half + r) * 16);
+      NIBBLE_UNROLL(4) for (int r = 0; r < 4; ++r) hn::Store(sums[r], df, acc + (half + r) * 16);
     }
     return end;
   }
@@ -279,20 +279,20 @@ class Row {
     const hn::RebindToSigned<Floats> di;
     const auto low = hn::Set(du, 255);
     const std::int64_t end = cols_ / kBlock * kBlock;
-    HWY_UNROLL(1) for (std::int64_t half = 0; half < kRowBlock; half += 4) {
+    NIBBLE_UNROLL(1) for (std::int64_t half = 0; half < kRowBlock; half += 4) {
       const std::uint8_t* data = Data(row + half, 0);
       V sums[4];
-      HWY_UNROLL(4) for (int r = 0; r < 4; ++r) sums[r] = hn::Load(df, acc + (half + r) * 16);
+      NIBBLE_UNROLL(4) for (int r = 0; r < 4; ++r) sums[r] = hn::Load(df, acc + (half + r) * 16);
       Groups<4 / kFields> groups(group_);
       for (std::int64_t k = 0; k < end; k += kBlock, data += kBlock) {
         groups.Next();
-        HWY_UNROLL(4) for (int r = 0; r < 4; ++r) {
+        NIBBLE_UNROLL(4) for (int r = 0; r < 4; ++r) {
           const std::uint8_t* at = data + r * row_bytes_;
           hwy::Prefetch(at + kRowBlock * row_bytes_);
           hwy::Prefetch(at + kRowBlock * row_bytes_ + 64);
           auto first = hn::BitCast(du, hn::LoadU(hn::Repartition<std::uint8_t, decltype(du)>(), at));
           auto second = hn::BitCast(du, hn::LoadU(hn::Repartition<std::uint8_t, decltype(du)>(), at + 64));
-          HWY_UNROLL(4) for (int f = 0; f < 4; ++f) {
+          NIBBLE_UNROLL(4) for (int f = 0; f < 4; ++f) {
             const std::int64_t index = (row + half + r) * groups_ + groups.at[f / kFields];
             const V one = hn::ConvertTo(df, hn::BitCast(di, hn::And(first, low)));
             const V two = hn::ConvertTo(df, hn::BitCast(di, hn::And(second, low)));
@@ -303,7 +303,7 @@ class Row {
           }
         }
       }
-      HWY_UNROLL(4) for (int r = 0; r < 4; ++r) hn::Store(sums[r], df, acc + (half + r) * 16);
+      NIBBLE_UNROLL(4) for (int r = 0; r < 4; ++r) hn::Store(sums[r], df, acc + (half + r) * 16);
     }
     return end;
   }

@@ -91,11 +91,11 @@ class Row {
     const int shift = std::countr_zero(static_cast<std::uint64_t>(block_));
     const std::int64_t end = cols_ / 128 * 128, row_bytes = cols_ / 2;
     const V table = table_.All();
-    HWY_UNROLL(1) for (std::int64_t half = 0; half < kRowBlock; half += 4) {
+    NIBBLE_UNROLL(1) for (std::int64_t half = 0; half < kRowBlock; half += 4) {
       const std::int64_t first = (row + half) * cols_;
       const std::uint8_t* from = codes_ + first / 2;
       V sums[4];
-      HWY_UNROLL(4) for (int r = 0; r < 4; ++r) sums[r] = hn::Load(df, acc + (half + r) * 16);
+      NIBBLE_UNROLL(4) for (int r = 0; r < 4; ++r) sums[r] = hn::Load(df, acc + (half + r) * 16);
       float scales[4][kUnitsAtOnce];  // computed apart: calls in the loop would push its vectors to memory
       for (std::int64_t part = 0; part < end; part += kUnitsAtOnce * kUnit) {
         const std::int64_t stop = std::min(end, part + kUnitsAtOnce * kUnit);
@@ -104,18 +104,18 @@ class Row {
           for (std::int64_t u = 0; u < (stop - part) / kUnit; ++u) scales[r][u] = scales_((i + u * kUnit) >> shift);
         }
         for (std::int64_t k = part; k < stop; k += kUnit, from += kUnit / 2) {
-          HWY_UNROLL(4) for (int r = 0; r < 4; ++r) {
+          NIBBLE_UNROLL(4) for (int r = 0; r < 4; ++r) {
             const std::uint8_t* at = from + r * row_bytes;
             hwy::Prefetch(at + kRowBlock * row_bytes);
             const V values = round(hn::Mul(table, hn::Set(df, scales[r][(k - part) / kUnit])));
-            HWY_UNROLL(4) for (int v = 0; v < 4; ++v) {
+            NIBBLE_UNROLL(4) for (int v = 0; v < 4; ++v) {
               const V weight = hn::TableLookupLanes(values, hn::Indices512<float>{Spread(du, at + 8 * v).raw});
               sums[r] = hn::MulAdd(weight, hn::Load(df, x + k + 16 * v), sums[r]);
             }
           }
         }
       }
-      HWY_UNROLL(4) for (int r = 0; r < 4; ++r) hn::Store(sums[r], df, acc + (half + r) * 16);
+      NIBBLE_UNROLL(4) for (int r = 0; r < 4; ++r) hn::Store(sums[r], df, acc + (half + r) * 16);
     }
     return end;
   }

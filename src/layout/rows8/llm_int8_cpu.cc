@@ -28,17 +28,17 @@ HWY_INLINE void Pass(const std::int8_t* HWY_RESTRICT weights, std::int64_t strid
   const hn::Rebind<std::int8_t, decltype(di16)> di8;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(di16));
   hn::Vec<decltype(di32)> low[R], high[R];
-  HWY_UNROLL(R) for (int r = 0; r < R; ++r) low[r] = high[r] = hn::Zero(di32);
+  NIBBLE_UNROLL(R) for (int r = 0; r < R; ++r) low[r] = high[r] = hn::Zero(di32);
   std::int64_t k = 0;
   for (; k + lanes <= count; k += lanes) {
     const auto in = hn::PromoteTo(di16, hn::LoadU(di8, codes + k));
-    HWY_UNROLL(R) for (int r = 0; r < R; ++r) {
+    NIBBLE_UNROLL(R) for (int r = 0; r < R; ++r) {
       if (k % 64 == 0) hwy::Prefetch(weights + (r + R) * stride + k);
       const auto weight = hn::PromoteTo(di16, hn::LoadU(di8, weights + r * stride + k));
       low[r] = hn::ReorderWidenMulAccumulate(di32, weight, in, low[r], high[r]);
     }
   }
-  HWY_UNROLL(R) for (int r = 0; r < R; ++r) {
+  NIBBLE_UNROLL(R) for (int r = 0; r < R; ++r) {
     std::int64_t sum = hn::GetLane(hn::SumOfLanes(di32, hn::Add(low[r], high[r])));
     for (std::int64_t rest = k; rest < count; ++rest) sum += std::int32_t{weights[r * stride + rest]} * codes[rest];
     sums[r] += sum;

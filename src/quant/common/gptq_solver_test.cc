@@ -145,7 +145,9 @@ TEST(InverseFactor, IsTheFactorOfTheInverse) {
         double sum = i == j ? -1 : 0;
         for (std::int64_t k = 0; k < n; ++k) sum += uh[static_cast<std::size_t>(k)] * static_cast<double>(at(u, j, k));
         worst = std::max(worst, std::abs(sum));
-        if (j < i) EXPECT_EQ(at(u, i, j), 0);
+        if (j < i) {
+          EXPECT_EQ(at(u, i, j), 0);
+        }
       }
     }
     EXPECT_LT(worst, 2e-4) << n;

@@ -51,7 +51,9 @@ std::int64_t differing(const View& got, const View& expected, DType codes = DTyp
     const bool same = std::equal(got.data() + i, got.data() + i + bytes, expected.data() + i);
     const bool library_nan =
         bytes == 1 && is_float(codes) && std::isnan(load_as_f32(codes, expected.data(), static_cast<std::int64_t>(i)));
-    if (library_nan) EXPECT_EQ(static_cast<int>(got.data()[i]), 0);
+    if (library_nan) {
+      EXPECT_EQ(static_cast<int>(got.data()[i]), 0);
+    }
     count += same || library_nan ? 0 : 1;
   }
   return count;
