@@ -7,6 +7,18 @@ set(NIBBLE_ISA_amx -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi -mavx
                    -mamx-tile -mamx-bf16 -mamx-int8)
 set(NIBBLE_ISA_avx2 -mavx2 -mfma -mf16c -mbmi2)
 
+# Checks inlined at every vector load make the compiler take minutes over a Highway kernel: there ASan's go through calls,
+# and UBSan and the fuzzers' counters keep to the rest (the scalar reference, which every kernel is compared with).
+set(NIBBLE_KERNEL_FILES "/cpu\\.cc$|_cpu\\.cc$|gemm_simd\\.cc$|device/cpu/.*\\.cc$")
+function(nibble_sanitize_kernels)
+  if(NIBBLE_SANITIZE MATCHES "address" AND CMAKE_CXX_COMPILER_ID MATCHES Clang)
+    set(kernels ${ARGN})
+    list(FILTER kernels INCLUDE REGEX "${NIBBLE_KERNEL_FILES}")
+    set_property(SOURCE ${kernels} APPEND PROPERTY COMPILE_OPTIONS -fno-sanitize=fuzzer-no-link,undefined
+                 -mllvm -asan-instrumentation-with-call-threshold=0 -mllvm -asan-stack=0)
+  endif()
+endfunction()
+
 function(nibble_layer name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${name}/*.cc)
   file(GLOB_RECURSE headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${name}/*.h)
@@ -24,6 +36,7 @@ function(nibble_layer name)
   else()
     list(FILTER sources EXCLUDE REGEX "_(avx512bf16|avx512vnni|amx|avx2)\\.cc$")
   endif()
+  nibble_sanitize_kernels(${sources})
   if(NOT sources)
     set(sources ${PROJECT_SOURCE_DIR}/cmake/empty.cc)
   endif()
