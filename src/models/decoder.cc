@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "nn/each_linear.h"
+
 namespace nibble::models {
 namespace {
 
@@ -60,24 +62,20 @@ std::int64_t keep_logit_rows(std::span<const PassItem> items, std::span<const nn
   return kept;
 }
 
-void Decoder::each_linear(const std::function<void(const nn::Linear&)>& visit) const {
-  const auto present = [&](const nn::Linear& linear) {
-    if (!linear.weight.empty()) visit(linear);
-  };
-  present(project_in);
-  for (const nn::Block& block : blocks) {
-    const nn::Attention& a = block.attention;
-    for (const nn::Linear* linear : {&a.q, &a.k, &a.v, &a.qkv, &a.o}) present(*linear);
-    const auto mlp_linears = [&](const nn::Mlp& mlp) {
-      for (const nn::Linear* linear : {&mlp.gate, &mlp.up, &mlp.down}) present(*linear);
-    };
-    mlp_linears(block.mlp);
-    present(block.moe.router);
-    for (const nn::Mlp& expert : block.moe.experts) mlp_linears(expert);
-  }
-  present(project_out);
-  present(head);
+namespace {
+
+template <class D, class Visit>
+void visit_linears(D& decoder, const Visit& visit) {
+  nn::visit_present(decoder.project_in, visit);
+  for (auto& block : decoder.blocks) nn::each_block_linear(block, visit);
+  nn::visit_present(decoder.project_out, visit);
+  nn::visit_present(decoder.head, visit);
 }
+
+}  // namespace
+
+void Decoder::each_linear(const std::function<void(const nn::Linear&)>& visit) const { visit_linears(*this, visit); }
+void Decoder::each_linear(const std::function<void(nn::Linear&)>& visit) { visit_linears(*this, visit); }
 
 void Decoder::forward(std::span<const PassItem> items, nn::KvCache& cache, float* logits, Exec& exec) const {
   const Arena::Scope scope(exec.arena);

@@ -43,6 +43,7 @@ struct Decoder {
 
   /// Every linear, in the order in which they run.
   void each_linear(const std::function<void(const nn::Linear&)>& visit) const;
+  void each_linear(const std::function<void(nn::Linear&)>& visit);
 
   /// Runs the items through all blocks, extends the cache and writes logits [sum of items' logits, vocab_size].
   void forward(std::span<const PassItem> items, nn::KvCache& cache, float* logits, Exec& exec) const;

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "models/config_limits.h"
+#include "nn/each_linear.h"
 
 namespace nibble::models {
 namespace {
@@ -67,13 +68,10 @@ Encoder build_encoder(const WeightStore& weights, Exec& exec) {
 }
 
 void Encoder::each_linear(const std::function<void(const nn::Linear&)>& visit) const {
-  if (!patches.weight.empty()) visit(patches);
-  for (const nn::Block& block : blocks) {
-    const nn::Attention& a = block.attention;
-    for (const nn::Linear* linear : {&a.q, &a.k, &a.v, &a.o, &block.mlp.up, &block.mlp.down}) visit(*linear);
-  }
-  if (!pooler.weight.empty()) visit(pooler);
-  if (!classifier.weight.empty()) visit(classifier);
+  nn::visit_present(patches, visit);
+  for (const nn::Block& block : blocks) nn::each_block_linear(block, visit);
+  nn::visit_present(pooler, visit);
+  nn::visit_present(classifier, visit);
 }
 
 void Encoder::encode_text(std::span<const std::int32_t> ids, std::span<const std::int32_t> types, float* x,

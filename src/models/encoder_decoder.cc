@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "nn/each_linear.h"
+
 namespace nibble::models {
 namespace {
 
@@ -14,27 +16,23 @@ float* embed(const nn::Embedding& tokens, std::span<const std::int32_t> ids, flo
   return to;
 }
 
+template <class M, class Visit>
+void visit_linears(M& model, const Visit& visit) {
+  for (auto& block : model.encoder) nn::each_block_linear(block, visit);
+  for (auto& block : model.decoder) {
+    nn::each_attention_linear(block.attention, visit);
+    for (auto* linear : {&block.cross.q, &block.cross.k, &block.cross.v, &block.cross.o}) visit(*linear);
+    nn::each_mlp_linear(block.mlp, visit);
+  }
+  visit(model.head);
+}
+
 }  // namespace
 
 void EncoderDecoder::each_linear(const std::function<void(const nn::Linear&)>& visit) const {
-  const auto mlp = [&](const nn::Mlp& m) {
-    if (!m.gate.weight.empty()) visit(m.gate);
-    visit(m.up);
-    visit(m.down);
-  };
-  for (const nn::Block& block : encoder) {
-    const nn::Attention& a = block.attention;
-    for (const nn::Linear* linear : {&a.q, &a.k, &a.v, &a.o}) visit(*linear);
-    mlp(block.mlp);
-  }
-  for (const nn::CrossBlock& block : decoder) {
-    const nn::Attention& a = block.attention;
-    for (const nn::Linear* linear : {&a.q, &a.k, &a.v, &a.o}) visit(*linear);
-    for (const nn::Linear* linear : {&block.cross.q, &block.cross.k, &block.cross.v, &block.cross.o}) visit(*linear);
-    mlp(block.mlp);
-  }
-  visit(head);
+  visit_linears(*this, visit);
 }
+void EncoderDecoder::each_linear(const std::function<void(nn::Linear&)>& visit) { visit_linears(*this, visit); }
 
 void EncoderDecoder::encode(std::span<const std::int32_t> ids, std::int64_t sequence, nn::KvCache& encoded,
                             Exec& exec) const {

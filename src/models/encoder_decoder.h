@@ -46,6 +46,7 @@ struct EncoderDecoder {
 
   /// Every linear, in the order in which they run.
   void each_linear(const std::function<void(const nn::Linear&)>& visit) const;
+  void each_linear(const std::function<void(nn::Linear&)>& visit);
 
   /// Runs the encoder on `ids` (not empty, inside the vocabulary) and stores what each decoder block attends to as
   /// `sequence` of `encoded`, where room for ids.size() positions is reserved.

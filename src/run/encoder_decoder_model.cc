@@ -85,8 +85,7 @@ class EncoderDecoderModel final : public CachedModel {
   /// Its linears: the embedding is one table for both sides and the head.
   std::vector<ModuleView> modules() override {
     std::vector<ModuleView> out;
-    // The model is this object's own and not const.
-    model_.each_linear([&](const nn::Linear& linear) { out.push_back({const_cast<nn::Linear*>(&linear), nullptr}); });
+    model_.each_linear([&](nn::Linear& linear) { out.push_back({&linear, nullptr}); });
     return out;
   }
 

@@ -75,8 +75,7 @@ class DecoderModel final : public CachedModel {
     for (nn::Embedding* table : {&decoder_.tokens, &decoder_.positions}) {
       if (!table->table.empty()) out.push_back({nullptr, table});
     }
-    // The decoder is this object's own and not const.
-    decoder_.each_linear([&](const nn::Linear& linear) { out.push_back({const_cast<nn::Linear*>(&linear), nullptr}); });
+    decoder_.each_linear([&](nn::Linear& linear) { out.push_back({&linear, nullptr}); });
     return out;
   }
 
