@@ -7,12 +7,10 @@
 #include "base/error.h"
 #include "layout/dense/dense.h"
 #include "models/decoder.h"
+#include "models/module_reader.h"
 
 namespace nibble::models {
 namespace {
-
-/// What a checkpoint may be wrapped in: torch.nn.DataParallel, torch.compile.
-constexpr std::string_view kWraps[] = {"", "module.", "_orig_mod."};
 
 /// to [cols, rows] = from [rows, cols] (any alignment), in tiles that stay in the cache.
 template <class T>
@@ -61,7 +59,7 @@ std::vector<float> alibi_slopes(std::int64_t heads) {
 class Builder {
  public:
   Builder(const WeightStore& weights, const ArchSpec& arch, ModelConfig config, Exec& exec)
-      : weights_(weights), arch_(arch), config_(std::move(config)), exec_(exec) {
+      : weights_(weights), reader_(weights, exec), arch_(arch), config_(std::move(config)) {
     find_prefix();
     if (arch_.positions == Positions::alibi) alibi_slopes_ = alibi_slopes(config_.num_heads);
   }
@@ -81,12 +79,7 @@ class Builder {
   }
 
  private:
-  struct Size {
-    std::int64_t outputs, inputs;
-  };
-
-  /// The folder, for messages.
-  std::string place() const { return weights_.checkpoint().folder().string(); }
+  using Size = ModuleReader::Size;
 
   /// The first of the slot's names that the checkpoint has, else the usual one.
   std::string module_name(Slot slot, std::int64_t layer, std::int64_t expert = 0) const {
@@ -118,68 +111,30 @@ class Builder {
         return;
       }
     }
-    throw bad_input(place(), ": tensor ", arch_.prefixes.front(), tokens, ".weight is missing (nor is there one of ",
+    throw bad_input(reader_.place(), ": tensor ", arch_.prefixes.front(), tokens,
+                    ".weight is missing (nor is there one of ",
                     "that name without or with another prefix): this is no ", arch_.hf_class, " checkpoint");
   }
 
-  void check_shape(const std::string& tensor, const Shape& found, const Shape& expected) const {
-    if (found == expected) return;
-    throw bad_input(place(), ": tensor ", tensor, " has shape ", to_string(found), ", but config.json asks for ",
-                    to_string(expected));
-  }
-
-  void check_float(const std::string& tensor, const View& view) const {
-    const DType t = view.dtype();
-    if (t == DType::f32 || t == DType::f16 || t == DType::bf16) return;
-    throw bad_input(place(), ": tensor ", tensor, ": expected f32, f16 or bf16, found ", name_of(t));
-  }
-
-  std::vector<float> vector(const std::string& tensor, std::int64_t size) const {
-    const View& view = weights_.at(tensor);
-    check_shape(tensor, view.shape(), {size});
-    check_float(tensor, view);
-    return view.to_f32();
-  }
-
   nn::Norm norm(Slot slot, std::int64_t layer, std::int64_t size) const {
+    if (config_.norm_affine) return reader_.norm(module_name(slot, layer), arch_.norm, config_.norm_eps, size);
     nn::Norm made;
     made.kind = arch_.norm;
     made.eps = config_.norm_eps;
     made.size = size;
-    if (!config_.norm_affine) return made;
-    const std::string name = module_name(slot, layer);
-    made.weight = vector(name + ".weight", size);
-    if (arch_.norm == nn::NormKind::layer) made.bias = vector(name + ".bias", size);
     return made;
   }
 
   nn::Linear linear(Slot slot, std::int64_t layer, Size size, bool bias) const {
-    return named_linear(module_name(slot, layer), size, bias, arch_.transposed && layer >= 0);
-  }
-
-  nn::Linear named_linear(std::string name, Size size, bool bias, bool is_transposed = false) const {
-    nn::Linear made;
-    made.name = std::move(name);
-    LinearWeights read = is_transposed && weights_.find(made.name + ".weight") != nullptr
-                             ? transposed(made.name, size)
-                             : weights_.linear(made.name, exec_, {size.outputs, size.inputs});
-    check_shape(made.name + ".weight", {read.weight.rows, read.weight.cols}, {size.outputs, size.inputs});
-    made.weight = std::move(read.weight);
-    made.activation = read.activation;
-    // A quantized linear applies the bias that it stores even where the family has none, as its library does.
-    if (bias || (read.record != nullptr && read.bias)) {
-      if (!read.bias) throw bad_input(place(), ": tensor ", made.name, ".bias is missing");
-      check_shape(made.name + ".bias", read.bias->shape(), {size.outputs});
-      made.bias = read.bias->to_f32();
-    }
-    return made;
+    const std::string module = module_name(slot, layer);
+    const bool is_transposed = arch_.transposed && layer >= 0 && weights_.find(module + ".weight") != nullptr;
+    return is_transposed ? reader_.linear(module, transposed(module, size), size, bias)
+                         : reader_.linear(module, size, bias);
   }
 
   /// A plain weight stored [inputs, outputs], copied the other way round.
   LinearWeights transposed(const std::string& module, Size size) const {
-    const View& from = weights_.at(module + ".weight");
-    check_shape(module + ".weight", from.shape(), {size.inputs, size.outputs});
-    check_float(module + ".weight", from);
+    const View& from = reader_.checked(module + ".weight", {size.inputs, size.outputs});
     Tensor to({size.outputs, size.inputs}, from.dtype());
     if (size_of(from.dtype()) == 2) {
       transpose<std::uint16_t>(from.data(), size.inputs, size.outputs, to.data());
@@ -193,11 +148,7 @@ class Builder {
   }
 
   QTensor table(Slot slot, std::int64_t rows, std::int64_t width) const {
-    const std::string name = module_name(slot, -1) + ".weight";
-    const View& view = weights_.at(name);
-    check_shape(name, view.shape(), {rows, width});
-    check_float(name, view);
-    return dense::make(view, weights_.owner());
+    return reader_.matrix(module_name(slot, -1) + ".weight", {rows, width}, rows);
   }
 
   void embeddings(Decoder& d) const {
@@ -282,7 +233,7 @@ class Builder {
     made.down = linear(Slot::down, layer, {widening.inputs, widening.outputs}, config_.mlp_bias);
     if (arch_.find(Slot::activation) != nullptr) {
       const std::string scales = module_name(Slot::activation, layer) + ".scales";
-      if (weights_.find(scales) != nullptr) made.activation_scales = vector(scales, widening.outputs);
+      if (weights_.find(scales) != nullptr) made.activation_scales = reader_.values(scales, {widening.outputs});
     }
     return made;
   }
@@ -304,9 +255,9 @@ class Builder {
         expert.down = expert_part(down, e, 1, {widening.inputs, widening.outputs});
         continue;
       }
-      expert.gate = named_linear(module_name(Slot::gate, layer, e), widening, false);
-      expert.up = named_linear(module_name(Slot::up, layer, e), widening, false);
-      expert.down = named_linear(module_name(Slot::down, layer, e), {widening.inputs, widening.outputs}, false);
+      expert.gate = reader_.linear(module_name(Slot::gate, layer, e), widening, false);
+      expert.up = reader_.linear(module_name(Slot::up, layer, e), widening, false);
+      expert.down = reader_.linear(module_name(Slot::down, layer, e), {widening.inputs, widening.outputs}, false);
     }
     return made;
   }
@@ -314,9 +265,7 @@ class Builder {
   /// One of the `parts` matrices that `tensor` [experts, parts * outputs, inputs] holds of each expert.
   nn::Linear expert_part(const std::string& tensor, std::int64_t expert, std::int64_t parts, Size size,
                          std::int64_t part = 0) const {
-    const View& all = weights_.at(tensor);
-    check_shape(tensor, all.shape(), {config_.num_experts, parts * size.outputs, size.inputs});
-    check_float(tensor, all);
+    const View& all = reader_.checked(tensor, {config_.num_experts, parts * size.outputs, size.inputs});
     const View of_expert = all.rows(expert, expert + 1).reshaped({parts * size.outputs, size.inputs});
     nn::Linear made;
     made.name = cat(tensor, ".", expert, parts > 1 ? (part == 0 ? ".gate" : ".up") : "");
@@ -325,9 +274,9 @@ class Builder {
   }
 
   const WeightStore& weights_;
+  ModuleReader reader_;
   const ArchSpec& arch_;
   ModelConfig config_;
-  Exec& exec_;
   std::string wrap_, prefix_;
   std::vector<float> alibi_slopes_;  ///< [num_heads], or empty
 };

@@ -6,12 +6,6 @@
 #include "layout/dense/dense.h"
 
 namespace nibble::models {
-namespace {
-
-/// What a checkpoint may be wrapped in: torch.nn.DataParallel, torch.compile.
-constexpr std::string_view kWraps[] = {"", "module.", "_orig_mod."};
-
-}  // namespace
 
 std::string ModuleReader::find_prefix(std::span<const std::string_view> prefixes, std::string_view probe,
                                       std::string_view hf_class) const {
@@ -60,9 +54,12 @@ nn::Norm ModuleReader::norm(const std::string& module, nn::NormKind kind, double
 }
 
 nn::Linear ModuleReader::linear(const std::string& module, Size size, bool bias) const {
+  return linear(module, weights_.linear(module, exec_, {size.outputs, size.inputs}), size, bias);
+}
+
+nn::Linear ModuleReader::linear(const std::string& module, LinearWeights read, Size size, bool bias) const {
   nn::Linear made;
   made.name = module;
-  LinearWeights read = weights_.linear(module, exec_, {size.outputs, size.inputs});
   check_shape(module + ".weight", {read.weight.rows, read.weight.cols}, {size.outputs, size.inputs});
   made.weight = std::move(read.weight);
   made.activation = read.activation;

@@ -13,6 +13,9 @@
 
 namespace nibble::models {
 
+/// What a checkpoint may be wrapped in: nothing, torch.nn.DataParallel, torch.compile.
+inline constexpr std::string_view kWraps[] = {"", "module.", "_orig_mod."};
+
 class ModuleReader {
  public:
   /// Both arguments must outlive the reader.
@@ -32,6 +35,8 @@ class ModuleReader {
     std::int64_t outputs, inputs;
   };
   nn::Linear linear(const std::string& module, Size size, bool bias) const;
+  /// The same from weights that are read already.
+  nn::Linear linear(const std::string& module, LinearWeights read, Size size, bool bias) const;
   /// `module`.weight and, for LayerNorm, `module`.bias (or, from older checkpoints, gamma and beta).
   nn::Norm norm(const std::string& module, nn::NormKind kind, double eps, std::int64_t size) const;
   /// A float tensor of this shape, all its values.
@@ -39,8 +44,10 @@ class ModuleReader {
   /// A float tensor of this shape, where it lies, as a matrix of `rows` rows (which divide its elements).
   QTensor matrix(const std::string& tensor, const Shape& shape, std::int64_t rows) const;
 
- private:
+  /// A float tensor of this shape as it lies.
   const View& checked(const std::string& tensor, const Shape& shape) const;
+
+ private:
   void check_shape(const std::string& tensor, const Shape& found, const Shape& expected) const;
   const WeightStore& weights_;
   Exec& exec_;
