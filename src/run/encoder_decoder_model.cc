@@ -42,12 +42,10 @@ ModelInfo describe(const models::EncoderDecoder& model, const ModelOptions& opti
 }
 
 nn::KvShape kv_shape(const models::EncoderDecoderConfig& config, const ModelOptions& options) {
-  nn::KvShape shape;
-  shape.layers = config.decoder_layers;
-  shape.kv_heads = config.num_heads;
-  shape.head_dim = config.head_dim;
-  shape.dtype = options.kv_dtype;
-  return shape;
+  return {.layers = config.decoder_layers,
+          .kv_heads = config.num_heads,
+          .head_dim = config.head_dim,
+          .dtype = options.kv_dtype};
 }
 
 class EncoderDecoderModel final : public CachedModel {

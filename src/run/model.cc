@@ -45,12 +45,10 @@ ModelInfo describe(const models::Decoder& decoder) {
 }
 
 nn::KvShape kv_shape(const models::ModelConfig& config, const ModelOptions& options) {
-  nn::KvShape shape;
-  shape.layers = config.num_layers;
-  shape.kv_heads = config.num_kv_heads;
-  shape.head_dim = config.head_dim;
-  shape.dtype = options.kv_dtype;
-  return shape;
+  return {.layers = config.num_layers,
+          .kv_heads = config.num_kv_heads,
+          .head_dim = config.head_dim,
+          .dtype = options.kv_dtype};
 }
 
 /// A context that the user asks for instead of the model's own.
