@@ -1,14 +1,12 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change lands: installs what is missing, builds with clang in release mode and runs all tests.
 #   scripts/test.sh          release build, all tests (a few minutes)
-#   scripts/test.sh --ci     g++, ASan + UBSan, a short run of every fuzzer, then the same (what CI does)
-#   scripts/test.sh --full   the same with TSan
+#   scripts/test.sh --full   the same, then g++, ASan + UBSan, TSan and a short run of every fuzzer (what CI does)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-full=no tsan=no
-[[ "${1:-}" == "--ci" || "${1:-}" == "--full" ]] && full=yes
-[[ "${1:-}" == "--full" ]] && tsan=yes
+full=no
+[[ "${1:-}" == "--full" ]] && full=yes
 if [[ $full == yes ]]; then scripts/install_deps.sh --all; else scripts/install_deps.sh; fi
 
 jobs=$(nproc)
@@ -31,13 +29,9 @@ if [[ $full == yes ]]; then
   build dev
   # Of the products, the small shapes: the wide ones take minutes each here, and run in the release build.
   tests dev -LE "long|timing" -E "ProductsAreWithinTheBoundOfTheirSums/\((33|40|5|16),"
-fi
-if [[ $tsan == yes ]]; then
   step "TSan"
   build tsan --target nibble nibble_base_test nibble_device_test nibble_layout_test nibble_calib_test nibble_run_test
   tests tsan -R "^(base.ThreadPool|device|layout.*(OneToken|Affine|LlmInt8|Dense)|calib|run.*Threads)"
-fi
-if [[ $full == yes ]]; then
   step "fuzzers, a few seconds each"
   NIBBLE_FUZZ_PRESET=dev scripts/fuzz.sh 10
 fi
