@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "base/error.h"
-#include "calib/gptq_calibration.h"
+#include "calib/block_quantizer.h"
 #include "quant/quantize_checkpoint.h"
 #include "quant/quanto/quantizer.h"
 
@@ -78,11 +78,11 @@ std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Check
   selection.only = block_linears(source, exec);
   selection.include = task.include;
   gptq::Quantizer quantizer(task.config);
-  GptqCalibration calibration;
+  BlockTask calibration;
   calibration.source = source;
   calibration.modules = plan_quantization(*source, quantizer, selection, exec.pool.size()).modules;
   calibration.sequences = std::move(task.sequences);
-  gptq_calibrate(calibration, quantizer, exec, progress);
+  block_quantize(calibration, quantizer, exec, progress);
   return quantize_in_memory(std::move(source), quantizer, selection, exec.pool, progress);
 }
 

@@ -7,8 +7,8 @@
 #include <memory>
 
 #include "calib/activation_scales.h"
+#include "calib/block_quantizer.h"
 #include "calib/dataset.h"
-#include "calib/gptq_calibration.h"
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "cli/progress_bar.h"
@@ -158,8 +158,8 @@ void prepare(const Flags& flags, const quanto::Config& config, const Quantizatio
   if (config.activations) {
     quantizer = std::make_unique<quanto::Quantizer>(config, calibrate(flags, config, *source, exec, progress));
   }
-  if (auto* gptq = dynamic_cast<gptq::Quantizer*>(quantizer.get())) {
-    calibrate_gptq(flags, plan, source, *gptq, exec, progress);
+  if (auto* solved = dynamic_cast<SolvedQuantizer*>(quantizer.get())) {
+    calibrate_blocks(flags, plan, source, *solved, exec, progress);
   }
 }
 
@@ -180,7 +180,7 @@ void run_quantize(Flags flags) {
 
   std::unique_ptr<ModuleQuantizer> quantizer = make_quantizer(flags, config, source, exec);
   QuantizationPlan plan = plan_quantization(*source, *quantizer, flags.selection, exec.pool.size());
-  if (flags.method == "gptq") {  // all of the result is held until it is written
+  if (dynamic_cast<SolvedQuantizer*>(quantizer.get()) != nullptr) {  // all of the result is held until it is written
     plan.peak_bytes += plan.quantized_bytes + calibration_bytes(source, flags.samples, flags.seqlen, exec);
   }
   if (!flags.json && flags.dry_run) print_plan(plan);

@@ -10,6 +10,7 @@
 #include "quant/quantize_checkpoint.h"
 #include "quant/quanto/quantizer.h"
 #include "quant/select_modules.h"
+#include "quant/solved_quantizer.h"
 
 namespace nibble::cli {
 
@@ -65,8 +66,9 @@ struct QuantizeFlags {
 void add_gptq_flags(CLI::App& command, GptqFlags& flags);
 gptq::QuantizerConfig gptq_config(const QuantizeFlags& flags);
 /// Chooses codes for the plan's modules with the calibration data that the flags name; says on stdout what it did.
-void calibrate_gptq(const QuantizeFlags& flags, const QuantizationPlan& plan, std::shared_ptr<const Checkpoint> source,
-                    gptq::Quantizer& quantizer, Exec& exec, const ProgressCallback& progress);
+void calibrate_blocks(const QuantizeFlags& flags, const QuantizationPlan& plan,
+                      std::shared_ptr<const Checkpoint> source, SolvedQuantizer& quantizer, Exec& exec,
+                      const ProgressCallback& progress);
 
 void add_bnb_flags(CLI::App& command, BnbFlags& flags);
 /// The method that --load-in-4bit and its relatives mean, else flags.method.

@@ -1,22 +1,9 @@
 // GPTQ in the quantize command.
 #include <CLI/CLI.hpp>
 
-#include <algorithm>
-#include <iostream>
-
-#include "base/error.h"
-#include "calib/dataset.h"
-#include "calib/gptq_calibration.h"
 #include "cli/quantize_flags.h"
-#include "cli/table.h"
 
 namespace nibble::cli {
-namespace {
-
-/// Fewer tokens than this leave the matrices of a few thousand inputs to the damping.
-constexpr std::int64_t kFewTokens = 16384;
-
-}  // namespace
 
 gptq::QuantizerConfig gptq_config(const QuantizeFlags& flags) {
   const GptqFlags& f = flags.gptq;
@@ -30,35 +17,6 @@ gptq::QuantizerConfig gptq_config(const QuantizeFlags& flags) {
   config.options.mse_norm = f.mse;
   config.true_sequential = f.true_sequential;
   return config;
-}
-
-void calibrate_gptq(const QuantizeFlags& flags, const QuantizationPlan& plan, std::shared_ptr<const Checkpoint> source,
-                    gptq::Quantizer& quantizer, Exec& exec, const ProgressCallback& progress) {
-  if (flags.dataset.empty()) {
-    throw bad_input("--method gptq needs --dataset: a file, or builtin for the small text that comes with nibble");
-  }
-  GptqCalibration task;
-  task.modules = plan.modules;
-  task.sequences = calibration_sequences(flags.dataset, flags.dataset_path, source->folder(),
-                                         {.samples = flags.samples, .seqlen = flags.seqlen});
-  task.source = source;
-  exec.compute = compute_dtype("auto", *source);
-  std::int64_t tokens = 0;
-  for (const auto& ids : task.sequences) tokens += static_cast<std::int64_t>(ids.size());
-  std::vector<GptqReport> unusual;
-  task.on_module = [&](const GptqReport& report) {
-    if (report.rounded || report.damp > flags.gptq.damp) unusual.push_back(report);
-  };
-  gptq_calibrate(task, quantizer, exec, progress);
-  if (flags.json) return;
-  std::cout << "data      " << flags.dataset << ": " << task.sequences.size() << " sequences, " << tokens << " tokens"
-            << (tokens < kFewTokens ? "; that is little, expect more error than need be" : "") << '\n';
-  for (const GptqReport& report : unusual) {
-    std::cout << "note      " << report.module
-              << (report.rounded ? ": no damping helped, rounded to nearest"
-                                 : ": needed a damping of " + fixed(report.damp, 3))
-              << '\n';
-  }
 }
 
 void add_gptq_flags(CLI::App& command, GptqFlags& flags) {

@@ -1,7 +1,6 @@
 #include "quant/gptq/quantizer.h"
 
-#include <cmath>
-#include <cstring>
+#include <algorithm>
 #include <numeric>
 
 #include "layout/affine/affine.h"
@@ -46,8 +45,8 @@ std::vector<std::int32_t> stored_order(const std::vector<std::int32_t>& g_idx) {
 
 }  // namespace
 
-QuantizedModule pack(const std::string& module, std::int64_t rows, std::int64_t cols, const GptqResult& solved,
-                     const QuantizerConfig& config, Exec& exec) {
+SolvedModule pack(const std::string& module, std::int64_t rows, std::int64_t cols, const GptqResult& solved,
+                  const QuantizerConfig& config, Exec& exec) {
   const std::vector<std::int32_t> order = stored_order(solved.g_idx);
   affine::Parts parts{.rows = rows,
                       .cols = cols,
@@ -63,7 +62,7 @@ QuantizedModule pack(const std::string& module, std::int64_t rows, std::int64_t 
     store_from_f32(DType::f16, parts.offset.data(), i, solved.zero[static_cast<std::size_t>(i)]);
   }
   if (!order.empty()) parts.order = Tensor(View(order.data(), {cols}, DType::i32));
-  QuantizedModule out;
+  SolvedModule out;
   out.linear.weight = affine::pack_blocks(
       std::move(parts),
       [&](const affine::CodeBlock& block) {
@@ -87,16 +86,11 @@ QuantizedModule pack(const std::string& module, std::int64_t rows, std::int64_t 
   return out;
 }
 
-Quantizer::Quantizer(QuantizerConfig config) : config_(std::move(config)) {
+Quantizer::Quantizer(QuantizerConfig config) : SolvedQuantizer("gptq"), config_(std::move(config)) {
   const std::int32_t bits = config_.options.bits;
   if (bits != 2 && bits != 3 && bits != 4 && bits != 8) {
     throw bad_input("GPTQ: ", bits, " bits (2, 3, 4 and 8 can be stored)");
   }
-}
-
-void Quantizer::add(const std::string& module, QuantizedModule quantized) {
-  quantized.linear = {};  // the tensors say it all
-  modules_.insert_or_assign(module, std::move(quantized));
 }
 
 std::string Quantizer::describe(const Shape&, DType) const {
@@ -118,18 +112,6 @@ std::int64_t Quantizer::working_bytes(const Shape& weight, DType, int) const {
   const std::int64_t rows = weight.at(0), cols = weight.at(1);
   // The Gram matrix in f64, and f32 matrices while it is factored; the weight, its codes and its updates.
   return cols * cols * 28 + rows * cols * 14;
-}
-
-std::string Quantizer::note(const Shape&, DType) const { return {}; }
-
-void Quantizer::quantize(const std::string& module, const TensorEntry&, ThreadPool&, const Sink& sink) {
-  const auto found = modules_.find(module);
-  check(found != modules_.end(), "gptq: a module without calibration");
-  for (const StoredTensor& tensor : found->second.tensors) sink(tensor.name, tensor.tensor.view().bytes());
-}
-
-std::vector<std::pair<std::string, std::string>> Quantizer::side_files(std::span<const std::string>) const {
-  return {};
 }
 
 std::optional<Json> Quantizer::quantization_config(const SelectionResult& selected) const {
@@ -154,37 +136,9 @@ std::optional<Json> Quantizer::quantization_config(const SelectionResult& select
   return json;
 }
 
-void Quantizer::open_result(std::shared_ptr<const Checkpoint> written) {
-  written_ = written;
-  result_ = std::make_unique<Reader>(std::move(written));
-}
-
-QuantizationError Quantizer::verify(const std::string& module, const TensorEntry& weight, ThreadPool& pool) const {
-  check(result_ != nullptr, "gptq: verify before open_result");
-  for (const StoredTensor& tensor : modules_.at(module).tensors) {
-    const View& view = written_->at(tensor.name);
-    if (view.shape() != tensor.tensor.shape() || view.dtype() != tensor.tensor.dtype() ||
-        std::memcmp(view.data(), tensor.tensor.view().data(), view.size_bytes()) != 0) {
-      throw runtime_failure(written_->folder().string(), ": tensor ", printable(tensor.name),
-                            " reads back other than it was written");
-    }
-  }
-  Arena arena;
-  Exec exec{.target = Target::cpu, .pool = pool, .arena = arena};
-  const Shape& shape = weight.view.shape();
-  const LinearWeights linear = result_->load(module, {shape.at(0), shape.at(1)}, exec);
-  std::vector<float> values(static_cast<std::size_t>(shape[1]));
-  QuantizationError error;
-  for (std::int64_t r = 0; r < shape[0]; ++r) {
-    decode(linear.weight, r, 1, values.data(), exec);
-    for (std::int64_t k = 0; k < shape[1]; ++k) {
-      const float w = weight.view.at(r * shape[1] + k), distance = std::fabs(w - values[static_cast<std::size_t>(k)]);
-      if (!std::isfinite(distance)) throw runtime_failure(printable(module), ": a stored value is not finite");
-      error.add({distance, static_cast<double>(distance) * static_cast<double>(distance),
-                 static_cast<double>(w) * static_cast<double>(w)});
-    }
-  }
-  return error;
+SolvedModule Quantizer::solve(const std::string& module, std::span<const float> weight, std::int64_t rows,
+                              std::int64_t cols, std::span<const float> gram, Exec& exec) {
+  return pack(module, rows, cols, gptq_quantize(weight, rows, gram, config_.options, exec), config_, exec);
 }
 
 }  // namespace nibble::gptq

@@ -1,4 +1,4 @@
-#include "calib/gptq_calibration.h"
+#include "calib/block_quantizer.h"
 
 #include <algorithm>
 #include <cmath>
@@ -43,9 +43,9 @@ class InputOrder final : public Tap {
 
 using Names = std::set<std::string, std::less<>>;
 
-class Calibration {
+class BlockQuantizer {
  public:
-  Calibration(const GptqCalibration& task, gptq::Quantizer& quantizer, Exec& exec, const ProgressCallback& progress)
+  BlockQuantizer(const BlockTask& task, SolvedQuantizer& quantizer, Exec& exec, const ProgressCallback& progress)
       : task_(task),
         quantizer_(quantizer),
         exec_(exec),
@@ -60,7 +60,7 @@ class Calibration {
     for (std::int64_t b = 0; b < blocks; ++b) {
       report(b, "observing");
       const std::vector<Names> subsets = subsets_of(b);
-      for (const Names& subset : subsets) quantize_subset(b, subset);
+      for (const Names& subset : subsets) solve_subset(b, subset);
       if (quantizer_.modules().size() >= wanted_.size()) return;
       if (b + 1 < blocks) runner_.run(b, {.advance = true});
       decoder_.blocks[static_cast<std::size_t>(b)] = {};  // its weights are not needed again
@@ -78,7 +78,7 @@ class Calibration {
     runner_.run(block, {.tap = &order, .most = 1});
     std::vector<Names> subsets = order.take();
     add_unseen(block, subsets);
-    if (!quantizer_.config().true_sequential) {
+    if (!quantizer_.true_sequential()) {
       for (std::size_t i = 1; i < subsets.size(); ++i) subsets[0].merge(subsets[i]);
       subsets.resize(std::min<std::size_t>(subsets.size(), 1));
     }
@@ -98,7 +98,7 @@ class Calibration {
     subsets.push_back(std::move(unseen));
   }
 
-  void quantize_subset(std::int64_t block, const Names& subset) {
+  void solve_subset(std::int64_t block, const Names& subset) {
     StatisticsCollector statistics(subset, exec_);
     runner_.run(block, {.tap = &statistics, .until = subset});
     const InputStatistics* previous = nullptr;
@@ -113,11 +113,11 @@ class Calibration {
         gram = input->matrix(2.0 / static_cast<double>(input->tokens), exec_.pool);
       }
       previous = input;
-      quantize(*linear, gram, input == nullptr ? 0 : input->tokens);
+      solve(*linear, gram, input == nullptr ? 0 : input->tokens);
     }
   }
 
-  void quantize(nn::Linear& linear, const std::vector<float>& gram, std::int64_t tokens) {
+  void solve(nn::Linear& linear, const std::vector<float>& gram, std::int64_t tokens) {
     const std::int64_t rows = linear.outputs(), cols = linear.inputs();
     const auto finite = [](float v) { return std::isfinite(v); };
     if (!std::all_of(gram.begin(), gram.end(), finite)) {
@@ -129,18 +129,22 @@ class Calibration {
       throw bad_input(task_.source->folder().string(), ": tensor ", linear.name,
                       ".weight: NaN or infinity among its values cannot be quantized");
     }
-    const GptqResult solved = gptq_quantize(weight, rows, gram, quantizer_.config().options, exec_);
-    gptq::QuantizedModule quantized = gptq::pack(linear.name, rows, cols, solved, quantizer_.config(), exec_);
-    linear.weight = quantized.linear.weight;
+    SolvedModule solved = quantizer_.solve(linear.name, weight, rows, cols, gram, exec_);
+    linear.weight = solved.linear.weight;
     if (task_.on_module) {
-      task_.on_module({linear.name, solved.loss / static_cast<double>(std::max<std::int64_t>(tokens, 1)), solved.damp,
-                       solved.dead, solved.rounded || tokens == 0});
+      task_.on_module({.module = linear.name,
+                       .shape = {rows, cols},
+                       .tokens = tokens,
+                       .loss = solved.loss,
+                       .damp = solved.damp,
+                       .dead = solved.dead,
+                       .rounded = solved.rounded || tokens == 0});
     }
-    quantizer_.add(linear.name, std::move(quantized));
+    quantizer_.add(linear.name, std::move(solved));
   }
 
-  const GptqCalibration& task_;
-  gptq::Quantizer& quantizer_;
+  const BlockTask& task_;
+  SolvedQuantizer& quantizer_;
   Exec& exec_;
   const ProgressCallback& progress_;
   Names wanted_;
@@ -178,11 +182,10 @@ std::int64_t calibration_bytes(std::shared_ptr<const Checkpoint> source, std::in
   return 4 * samples * seqlen * hidden + 4 * seqlen * (8 * hidden + 4 * widest) + largest;
 }
 
-void gptq_calibrate(const GptqCalibration& task, gptq::Quantizer& quantizer, Exec& exec,
-                    const ProgressCallback& progress) {
-  Calibration(task, quantizer, exec, progress).run();
+void block_quantize(const BlockTask& task, SolvedQuantizer& quantizer, Exec& exec, const ProgressCallback& progress) {
+  BlockQuantizer(task, quantizer, exec, progress).run();
   for (const std::string& module : task.modules) {
-    check(quantizer.modules().contains(module), "gptq_calibrate: a module of no block");
+    check(quantizer.modules().contains(module), "block_quantize: a module of no block");
   }
 }
 

@@ -1,5 +1,6 @@
-// GPTQ over a whole model: the statistics, the order of blocks, and checkpoints that are better than rounding.
-#include "calib/gptq_calibration.h"
+// Block by block over a whole model, with GPTQ: the statistics, the order of blocks, and checkpoints that are better
+// than rounding.
+#include "calib/block_quantizer.h"
 
 #include <gtest/gtest.h>
 
@@ -7,6 +8,7 @@
 
 #include "calib/dataset.h"
 #include "calib/gram.h"
+#include "quant/gptq/quantizer.h"
 #include "quant/quantize_checkpoint.h"
 #include "run/model.h"
 #include "support/scheme_checks.h"
@@ -107,8 +109,8 @@ double distance(const fs::path& folder, const Sequences& sequences, Machine& mac
 }
 
 /// Blocks 0 and 1 of the demo model, quantized and written.
-std::vector<GptqReport> quantize(const gptq::QuantizerConfig& config, const fs::path& out, const Sequences& sequences,
-                                 int threads) {
+std::vector<ModuleReport> quantize(const gptq::QuantizerConfig& config, const fs::path& out, const Sequences& sequences,
+                                   int threads) {
   Machine machine(threads);
   const auto source = Checkpoint::open(test::source("models/demo").string());
   gptq::Quantizer quantizer(config);
@@ -117,25 +119,25 @@ std::vector<GptqReport> quantize(const gptq::QuantizerConfig& config, const fs::
   EXPECT_EQ(selection.only->size(), 42U);
   selection.include = {"model.layers.0.*", "model.layers.1.*"};
   const QuantizationPlan plan = plan_quantization(*source, quantizer, selection, threads);
-  GptqCalibration task;
+  BlockTask task;
   task.source = source;
   task.modules = plan.modules;
   task.sequences = sequences;
-  std::vector<GptqReport> reports;
-  task.on_module = [&](const GptqReport& report) { reports.push_back(report); };
-  gptq_calibrate(task, quantizer, machine.exec);
+  std::vector<ModuleReport> reports;
+  task.on_module = [&](const ModuleReport& report) { reports.push_back(report); };
+  block_quantize(task, quantizer, machine.exec);
   QuantizeOptions options;
   options.out = out;
   quantize_checkpoint(*source, plan, quantizer, options, machine.pool);
   return reports;
 }
 
-TEST(GptqCalibration, IsCloserThanRoundingAndTheSameForAnyThreads) {
+TEST(BlockQuantizer, IsCloserThanRoundingAndTheSameForAnyThreads) {
   const test::TempDir temp;
   const Sequences sequences = sequences_of_demo(8, 64);
-  const std::vector<GptqReport> reports = quantize(config_of(3), temp / "gptq", sequences, 2);
+  const std::vector<ModuleReport> reports = quantize(config_of(3), temp / "gptq", sequences, 2);
   EXPECT_EQ(reports.size(), 14U);
-  for (const GptqReport& report : reports) {
+  for (const ModuleReport& report : reports) {
     EXPECT_FALSE(report.rounded) << report.module;
     EXPECT_EQ(report.damp, 0.01) << report.module;
     EXPECT_GT(report.loss, 0) << report.module;
@@ -158,7 +160,7 @@ TEST(GptqCalibration, IsCloserThanRoundingAndTheSameForAnyThreads) {
   EXPECT_EQ(written.reader()->modules().size(), 14U);
 }
 
-TEST(GptqCalibration, ActOrderAndOnePassPerBlock) {
+TEST(BlockQuantizer, ActOrderAndOnePassPerBlock) {
   const test::TempDir temp;
   const Sequences sequences = sequences_of_demo(2, 32);
   gptq::QuantizerConfig config = config_of(4, true, false);
