@@ -32,13 +32,6 @@ void configure() {
   _tile_loadconfig(&config);
 }
 
-/// Four 128-bit lanes: two of a, two of b. (The unmasked intrinsic warns of an uninitialized variable in g++ 12's own
-/// header.)
-template <int kLanes>
-inline __m512i lanes(__m512i a, __m512i b) {
-  return _mm512_maskz_shuffle_i32x4(0xffff, a, b, kLanes);
-}
-
 /// Columns and rows of a 16 x 16 matrix of 32-bit elements swapped.
 inline void transpose(__m512i (&r)[16]) {
   __m512i t[16];
