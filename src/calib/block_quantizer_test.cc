@@ -54,6 +54,21 @@ TEST(StatisticsCollector, SumsWhatLinearsSee) {
   EXPECT_EQ(collector.find("o")->tokens, 2);
 }
 
+/// A pass that stops when q and k have seen their input shows nothing between it and the next, whose inputs may lie in
+/// the same memory.
+TEST(StatisticsCollector, CountsEveryPassThatEndsEarly) {
+  Machine machine;
+  StatisticsCollector collector({"q", "k"}, machine.exec);
+  float x[] = {1, 2};
+  for (int pass = 0; pass < 3; ++pass) {
+    x[0] = static_cast<float>(pass);
+    for (const char* name : {"q", "k"}) collector.linear_input(name, x, 1, 2);
+  }
+  ASSERT_EQ(collector.find("q"), collector.find("k"));
+  EXPECT_EQ(collector.find("q")->tokens, 3);
+  EXPECT_EQ(collector.find("q")->abs_sum, (std::vector<double>{3, 6}));
+}
+
 /// Block by block gives what the model gives as a whole.
 TEST(BlockRunner, PassesActivationsOn) {
   Machine machine;

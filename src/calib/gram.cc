@@ -35,10 +35,12 @@ const InputStatistics* StatisticsCollector::find(std::string_view module) const 
 void StatisticsCollector::linear_input(std::string_view module, const float* x, std::int64_t m, std::int64_t k) {
   if (modules_.find(module) == modules_.end()) return;
   const auto known = by_module_.find(module);
-  if (x == last_input_ && last_ != nullptr && last_->cols == k) {
-    // The input of the linear before; the first of them did the sums.
-    if (known == by_module_.end()) by_module_.emplace(module, last_);
-    check(by_module_.find(module)->second == last_, "statistics: linears share an input in one pass only");
+  // The input of the linear before; the first of them did the sums. A linear that comes again is in another pass, where
+  // other values may lie in the same place (a pass may end between an input and its output).
+  const bool fits = known == by_module_.end() || known->second == last_;
+  if (x == last_input_ && last_ != nullptr && last_->cols == k && fits && sharing_.find(module) == sharing_.end()) {
+    by_module_.emplace(module, last_);
+    sharing_.emplace(module);
     return;
   }
   if (known == by_module_.end()) {
@@ -52,6 +54,8 @@ void StatisticsCollector::linear_input(std::string_view module, const float* x, 
     last_ = known->second;
   }
   last_input_ = x;
+  sharing_.clear();
+  sharing_.emplace(module);
   check(last_->cols == k, "statistics: width of an input");
   for (std::int64_t at = 0; at < m; at += kTokens) add(*last_, x + at * k, std::min(kTokens, m - at));
 }

@@ -46,6 +46,7 @@ class StatisticsCollector final : public Tap {
   std::map<std::string, InputStatistics*, std::less<>> by_module_;
   const float* last_input_ = nullptr;  ///< of the linear before, while the same input may come again
   InputStatistics* last_ = nullptr;
+  std::set<std::string, std::less<>> sharing_;  ///< the linears that it came to
   std::vector<float> transposed_, product_;
 };
 
