@@ -189,4 +189,21 @@ void block_quantize(const BlockTask& task, SolvedQuantizer& quantizer, Exec& exe
   }
 }
 
+void plain_quantize(const BlockTask& task, SolvedQuantizer& quantizer, Exec& exec, const ProgressCallback& progress) {
+  check(!quantizer.needs_data(), "plain_quantize: a method that needs data");
+  std::int64_t done = 0;
+  for (const std::string& module : task.modules) {
+    if (progress) progress({"quantizing", module, done++, static_cast<std::int64_t>(task.modules.size())});
+    const View& view = task.source->at(module + ".weight");
+    const std::vector<float> weight = view.to_f32();
+    if (!std::all_of(weight.begin(), weight.end(), [](float v) { return std::isfinite(v); })) {
+      throw bad_input(task.source->folder().string(), ": tensor ", module,
+                      ".weight: NaN or infinity among its values cannot be quantized");
+    }
+    SolvedModule solved = quantizer.solve(module, weight, view.dim(0), view.dim(1), {}, exec);
+    if (task.on_module) task.on_module({.module = module, .shape = view.shape()});
+    quantizer.add(module, std::move(solved));
+  }
+}
+
 }  // namespace nibble

@@ -47,4 +47,9 @@ struct BlockTask {
 void block_quantize(const BlockTask& task, SolvedQuantizer& quantizer, Exec& exec,
                     const ProgressCallback& progress = {});
 
+/// The same without data, weight by weight, for any checkpoint, whether nibble can run its model or not; the quantizer
+/// must not need data. task.sequences is not looked at.
+void plain_quantize(const BlockTask& task, SolvedQuantizer& quantizer, Exec& exec,
+                    const ProgressCallback& progress = {});
+
 }  // namespace nibble

@@ -147,8 +147,9 @@ std::unique_ptr<ModuleQuantizer> make_quantizer(Flags& flags, const quanto::Conf
                                                 const std::shared_ptr<const Checkpoint>& source, Exec& exec) {
   if (is_bnb(flags.method)) return bnb_quantizer(flags);
   if (flags.method == "quanto") return std::make_unique<quanto::Quantizer>(config);
-  flags.selection.only = block_linears(source, exec);
-  return std::make_unique<gptq::Quantizer>(gptq_config(flags));
+  auto quantizer = std::make_unique<gptq::Quantizer>(gptq_config(flags));
+  if (quantizer->needs_data() || !flags.dataset.empty()) flags.selection.only = block_linears(source, exec);
+  return quantizer;
 }
 
 /// Calibration, for the methods that have one.

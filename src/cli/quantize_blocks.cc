@@ -18,15 +18,16 @@ constexpr std::int64_t kFewTokens = 16384;
 void calibrate_blocks(const QuantizeFlags& flags, const QuantizationPlan& plan,
                       std::shared_ptr<const Checkpoint> source, SolvedQuantizer& quantizer, Exec& exec,
                       const ProgressCallback& progress) {
+  BlockTask task;
+  task.modules = plan.modules;
+  task.source = source;
+  if (flags.dataset.empty() && !quantizer.needs_data()) return plain_quantize(task, quantizer, exec, progress);
   if (flags.dataset.empty()) {
     throw bad_input("--method ", flags.method,
                     " needs --dataset: a file, or builtin for the small text that comes with nibble");
   }
-  BlockTask task;
-  task.modules = plan.modules;
   task.sequences = calibration_sequences(flags.dataset, flags.dataset_path, source->folder(),
                                          {.samples = flags.samples, .seqlen = flags.seqlen});
-  task.source = source;
   exec.compute = compute_dtype("auto", *source);
   std::int64_t tokens = 0;
   for (const auto& ids : task.sequences) tokens += static_cast<std::int64_t>(ids.size());

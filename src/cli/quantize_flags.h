@@ -29,6 +29,7 @@ struct BnbFlags {
 };
 
 struct GptqFlags {
+  std::string algorithm = "gptq";
   int bits = 4;
   bool desc_act = false;
   bool asym = false;
@@ -36,6 +37,7 @@ struct GptqFlags {
   bool true_sequential = true;
   double damp = 0.01;
   double mse = 0;
+  int refine = 0;
 };
 
 struct QuantizeFlags {

@@ -15,12 +15,20 @@ gptq::QuantizerConfig gptq_config(const QuantizeFlags& flags) {
   config.options.static_groups = f.static_groups;
   config.options.damp = f.damp;
   config.options.mse_norm = f.mse;
+  config.algorithm = f.algorithm == "rtn" ? gptq::Algorithm::rtn : gptq::Algorithm::gptq;
+  config.refine = f.refine;
   config.true_sequential = f.true_sequential;
   return config;
 }
 
 void add_gptq_flags(CLI::App& command, GptqFlags& flags) {
   const char* const group = "GPTQ (needs --dataset; --group-size, --samples and --seqlen apply)";
+  command
+      .add_option("--algorithm", flags.algorithm,
+                  "gptq, or rtn: round to nearest, which needs no --dataset and works on any checkpoint")
+      ->check(CLI::IsMember({"gptq", "rtn"}))
+      ->capture_default_str()
+      ->group(group);
   command.add_option("--bits", flags.bits, "Bits of a code")
       ->check(CLI::IsMember({2, 3, 4, 8}))
       ->capture_default_str()
@@ -38,6 +46,14 @@ void add_gptq_flags(CLI::App& command, GptqFlags& flags) {
       ->group(group);
   command.add_option("--mse", flags.mse, "Shrink ranges to minimize the error to this power (2.4 is usual); 0: do not")
       ->check(CLI::Range(0.0, 8.0))
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option(
+          "--refine", flags.refine,
+          "Passes in which codes and scales move to lower the loss further, once all are chosen; most at 2 and 3 "
+          "bits (4 is plenty)")
+      ->check(CLI::Range(0, 64))
       ->capture_default_str()
       ->group(group);
   command

@@ -30,10 +30,14 @@ class SolvedQuantizer : public ModuleQuantizer {
   explicit SolvedQuantizer(std::string_view scheme);
 
   /// Chooses codes for `weight` [rows, cols], finite f32. `gram` [cols, cols] is 2 / tokens * X'X of its inputs, or the
-  /// unit matrix when no token reached it. The same result for any number of threads. Throws Error(bad_input) beginning
-  /// with the module's name when the format cannot hold it.
+  /// unit matrix when no token reached it; empty when there is no calibration (only where !needs_data()). The same
+  /// result for any number of threads. Throws Error(bad_input) beginning with the module's name when the format cannot
+  /// hold it.
   virtual SolvedModule solve(const std::string& module, std::span<const float> weight, std::int64_t rows,
                              std::int64_t cols, std::span<const float> gram, Exec& exec) = 0;
+
+  /// Whether solve() needs matrices, and so a model that runs and calibration data.
+  virtual bool needs_data() const { return true; }
 
   /// Whether inside a block linears see inputs that come through those solved before them; else one pass observes all.
   virtual bool true_sequential() const = 0;

@@ -69,6 +69,17 @@ class Solver {
     result_.zero.resize(result_.scale.size());
   }
 
+  /// Without a matrix: grids, then nearest codes.
+  GptqResult round() {
+    fixed_grids_ = true;
+    order_.resize(static_cast<std::size_t>(cols_));
+    std::iota(order_.begin(), order_.end(), 0);
+    find_groups(false);
+    round_all();
+    finish();
+    return std::move(result_);
+  }
+
   GptqResult run() {
     if (whole_rows()) find_groups(true);  // from all weights, those of dead inputs included
     clear_dead();
@@ -283,6 +294,13 @@ GptqResult gptq_quantize(std::span<const float> weight, std::int64_t rows, std::
   check_gptq_options(options, cols);
   check(static_cast<std::int64_t>(gram.size()) == cols * cols, "gptq_quantize: size of the Gram matrix");
   return Solver(weight, rows, gram, options, exec).run();
+}
+
+GptqResult round_to_nearest(std::span<const float> weight, std::int64_t rows, const GptqOptions& options, Exec& exec) {
+  check_gptq_options(options, rows == 0 ? 0 : static_cast<std::int64_t>(weight.size()) / rows);
+  GptqResult out = Solver(weight, rows, {}, options, exec).round();
+  out.rounded = false;  // not for want of something better
+  return out;
 }
 
 }  // namespace nibble

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "device/device.h"
+#include "quant/common/grid_refiner.h"
 
 namespace nibble {
 
@@ -25,11 +26,7 @@ struct GptqOptions {
 /// Error(bad_input) when an option is out of range or does not fit `cols` inputs.
 void check_gptq_options(const GptqOptions& options, std::int64_t cols);
 
-struct GptqResult {
-  std::vector<std::uint8_t> codes;  ///< [rows, cols], inputs in their own order
-  std::vector<float> scale, zero;   ///< [rows, groups]; value = scale * (code - zero)
-  std::vector<std::int32_t> g_idx;  ///< [cols]: the group of each input
-  std::int64_t groups = 0;
+struct GptqResult : GridCodes {
   double loss = 0;        ///< sum of (w - value)^2 / (2 U_ii^2), as the libraries report it
   double damp = 0;        ///< that was needed
   std::int64_t dead = 0;  ///< inputs that were always zero
@@ -41,6 +38,10 @@ struct GptqResult {
 /// positive definite, the weight is rounded to nearest (`rounded`).
 GptqResult gptq_quantize(std::span<const float> weight, std::int64_t rows, std::span<const float> gram,
                          const GptqOptions& options, Exec& exec);
+
+/// The same grids (mse_norm included, one per group of consecutive inputs) with every weight rounded to the nearest
+/// code on its own. Needs no data; `loss` stays 0.
+GptqResult round_to_nearest(std::span<const float> weight, std::int64_t rows, const GptqOptions& options, Exec& exec);
 
 /// Scale and zero point of one group of a row.
 struct GptqGrid {

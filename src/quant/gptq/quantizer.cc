@@ -117,19 +117,21 @@ std::int64_t Quantizer::working_bytes(const Shape& weight, DType, int) const {
 std::optional<Json> Quantizer::quantization_config(const SelectionResult& selected) const {
   const GptqOptions& o = config_.options;
   const char* format = config_.zeros() == Zeros::v1 ? "gptq" : "gptq_v2";
-  Json json =
-      Json::Object{{"bits", std::int64_t{o.bits}},
-                   {"checkpoint_format", format},
-                   {"damp_percent", o.damp},
-                   {"desc_act", o.desc_act},
-                   {"group_size", o.group},
-                   {"lm_head", false},
-                   {"meta", Json::Object{{"quantizer", Json::Array{"nibble"}}, {"static_groups", o.static_groups}}},
-                   {"pack_dtype", "int32"},
-                   {"quant_method", "gptq"},
-                   {"static_groups", o.static_groups},
-                   {"sym", o.sym},
-                   {"true_sequential", config_.true_sequential}};
+  Json json = Json::Object{{"bits", std::int64_t{o.bits}},
+                           {"checkpoint_format", format},
+                           {"damp_percent", o.damp},
+                           {"desc_act", o.desc_act},
+                           {"group_size", o.group},
+                           {"lm_head", false},
+                           {"meta", Json::Object{{"quantizer", Json::Array{"nibble"}},
+                                                 {"algorithm", config_.algorithm == Algorithm::rtn ? "rtn" : "gptq"},
+                                                 {"refine", std::int64_t{config_.refine}},
+                                                 {"static_groups", o.static_groups}}},
+                           {"pack_dtype", "int32"},
+                           {"quant_method", "gptq"},
+                           {"static_groups", o.static_groups},
+                           {"sym", o.sym},
+                           {"true_sequential", config_.true_sequential}};
   Json::Object kept;
   for (const std::string& module : selected.kept) kept.emplace_back("-:^" + escaped(module) + "$", Json::Object{});
   if (!kept.empty()) json.set("dynamic", std::move(kept));
@@ -138,7 +140,14 @@ std::optional<Json> Quantizer::quantization_config(const SelectionResult& select
 
 SolvedModule Quantizer::solve(const std::string& module, std::span<const float> weight, std::int64_t rows,
                               std::int64_t cols, std::span<const float> gram, Exec& exec) {
-  return pack(module, rows, cols, gptq_quantize(weight, rows, gram, config_.options, exec), config_, exec);
+  const GptqOptions& o = config_.options;
+  GptqResult solved = config_.algorithm == Algorithm::rtn ? round_to_nearest(weight, rows, o, exec)
+                                                          : gptq_quantize(weight, rows, gram, o, exec);
+  if (config_.refine > 0 && !gram.empty()) {
+    const RefineOptions options{.bits = o.bits, .passes = config_.refine, .move_zeros = !o.sym, .damp = o.damp};
+    solved.loss = refine_grid(weight, rows, gram, options, solved, exec).after / 2;  // gram is twice the mean
+  }
+  return pack(module, rows, cols, solved, config_, exec);
 }
 
 }  // namespace nibble::gptq

@@ -11,9 +11,14 @@
 
 namespace nibble::gptq {
 
+/// How codes are chosen: one by one, or each input's error made up for by those that follow.
+enum class Algorithm : std::uint8_t { rtn, gptq };
+
 /// Transformers' GPTQConfig as far as it says how weights are quantized.
 struct QuantizerConfig {
   GptqOptions options;
+  Algorithm algorithm = Algorithm::gptq;
+  std::int32_t refine = 0;  ///< passes over the codes once they are all chosen (grid_refiner.h); 0: as the libraries
   bool true_sequential = true;  ///< inside a block, linears see inputs that come through those quantized before them
   /// Zero points as stored; v2 keeps a zero point of 0, which asymmetric weights have and v1 cannot hold.
   Zeros zeros() const { return options.sym ? Zeros::v1 : Zeros::v2; }
@@ -34,6 +39,7 @@ class Quantizer final : public SolvedQuantizer {
   std::optional<Json> quantization_config(const SelectionResult& selected) const override;
   SolvedModule solve(const std::string& module, std::span<const float> weight, std::int64_t rows, std::int64_t cols,
                      std::span<const float> gram, Exec& exec) override;
+  bool needs_data() const override { return config_.algorithm == Algorithm::gptq; }
   bool true_sequential() const override { return config_.true_sequential; }
 
  private:
