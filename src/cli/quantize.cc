@@ -148,7 +148,7 @@ std::unique_ptr<ModuleQuantizer> make_quantizer(Flags& flags, const quanto::Conf
   if (is_bnb(flags.method)) return bnb_quantizer(flags);
   if (flags.method == "quanto") return std::make_unique<quanto::Quantizer>(config);
   auto quantizer = std::make_unique<gptq::Quantizer>(gptq_config(flags));
-  if (quantizer->needs_data() || !flags.dataset.empty()) flags.selection.only = block_linears(source, exec);
+  if (calibrates(flags, *quantizer)) flags.selection.only = block_linears(source, exec);
   return quantizer;
 }
 
@@ -181,8 +181,11 @@ void run_quantize(Flags flags) {
 
   std::unique_ptr<ModuleQuantizer> quantizer = make_quantizer(flags, config, source, exec);
   QuantizationPlan plan = plan_quantization(*source, *quantizer, flags.selection, exec.pool.size());
-  if (dynamic_cast<SolvedQuantizer*>(quantizer.get()) != nullptr) {  // all of the result is held until it is written
-    plan.peak_bytes += plan.quantized_bytes + calibration_bytes(source, flags.samples, flags.seqlen, exec);
+  if (const auto* solved = dynamic_cast<SolvedQuantizer*>(quantizer.get())) {
+    plan.peak_bytes += plan.quantized_bytes;  // all of the result is held until it is written
+    if (calibrates(flags, *solved)) {
+      plan.peak_bytes += calibration_bytes(source, flags.samples, flags.seqlen, exec);
+    }
   }
   if (!flags.json && flags.dry_run) print_plan(plan);
   if (!flags.json) print_totals(flags, plan);

@@ -15,13 +15,17 @@ constexpr std::int64_t kFewTokens = 16384;
 
 }  // namespace
 
+bool calibrates(const QuantizeFlags& flags, const SolvedQuantizer& quantizer) {
+  return quantizer.needs_data() || !flags.dataset.empty();
+}
+
 void calibrate_blocks(const QuantizeFlags& flags, const QuantizationPlan& plan,
                       std::shared_ptr<const Checkpoint> source, SolvedQuantizer& quantizer, Exec& exec,
                       const ProgressCallback& progress) {
   BlockTask task;
   task.modules = plan.modules;
   task.source = source;
-  if (flags.dataset.empty() && !quantizer.needs_data()) return plain_quantize(task, quantizer, exec, progress);
+  if (!calibrates(flags, quantizer)) return plain_quantize(task, quantizer, exec, progress);
   if (flags.dataset.empty()) {
     throw bad_input("--method ", flags.method,
                     " needs --dataset: a file, or builtin for the small text that comes with nibble");

@@ -67,6 +67,8 @@ struct QuantizeFlags {
 
 void add_gptq_flags(CLI::App& command, GptqFlags& flags);
 gptq::QuantizerConfig gptq_config(const QuantizeFlags& flags);
+/// Whether the model runs over calibration data: the method needs it, or the flags name some.
+bool calibrates(const QuantizeFlags& flags, const SolvedQuantizer& quantizer);
 /// Chooses codes for the plan's modules with the calibration data that the flags name; says on stdout what it did.
 void calibrate_blocks(const QuantizeFlags& flags, const QuantizationPlan& plan,
                       std::shared_ptr<const Checkpoint> source, SolvedQuantizer& quantizer, Exec& exec,

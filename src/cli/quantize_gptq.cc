@@ -1,6 +1,7 @@
 // GPTQ in the quantize command.
 #include <CLI/CLI.hpp>
 
+#include "base/error.h"
 #include "cli/quantize_flags.h"
 
 namespace nibble::cli {
@@ -8,6 +9,9 @@ namespace nibble::cli {
 gptq::QuantizerConfig gptq_config(const QuantizeFlags& flags) {
   const GptqFlags& f = flags.gptq;
   gptq::QuantizerConfig config;
+  if (f.algorithm == "rtn" && f.refine > 0 && flags.dataset.empty()) {
+    throw bad_input("--refine lowers the loss on calibration data: name some with --dataset");
+  }
   config.options.bits = f.bits;
   config.options.group = flags.group_size;
   config.options.sym = !f.asym;

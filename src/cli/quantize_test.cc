@@ -3,6 +3,7 @@
 
 #include <filesystem>
 
+#include "base/file.h"
 #include "base/json.h"
 #include "checkpoint/checkpoint.h"
 #include "quant/scheme.h"
@@ -133,6 +134,40 @@ TEST(QuantizeCommand, Gptq) {
     EXPECT_EQ(refused.code, 2) << wrong << ": " << refused.err;
     EXPECT_FALSE(refused.err.empty()) << wrong;
   }
+}
+
+double number_after(const std::string& text, const std::string& word) {
+  const std::size_t at = text.find(word);
+  return at == std::string::npos ? -1 : std::atof(text.c_str() + at + word.size());
+}
+
+TEST(QuantizeCommand, GptqFormatWithoutDataAndRefined) {
+  const test::TempDir temp;
+  const std::string out = "-o '" + (temp / "out").string() + "' --force --method gptq --bits 2 --group-size 64 ";
+  const test::Ran nearest = test::run_command(quantize(out + "--algorithm rtn --asym"));
+  ASSERT_EQ(nearest.code, 0) << nearest.err;
+  const WeightStore written(Checkpoint::open((temp / "out").string()));
+  ASSERT_NE(written.scheme(), nullptr);
+  EXPECT_EQ(written.scheme()->name, "gptq");
+  EXPECT_EQ(written.reader()->modules().size(), 42U);
+  const test::Ran plain =
+      test::run_command(quantize(out + "--algorithm rtn --asym --include 'model.layers.0.self_attn.*'"));
+  const test::Ran searched =
+      test::run_command(quantize(out + "--algorithm rtn --asym --mse 2.4 --include 'model.layers.0.self_attn.*'"));
+  ASSERT_EQ(searched.code, 0) << searched.err;
+  EXPECT_LT(number_after(searched.out, "error"), number_after(plain.out, "error"));
+  const test::Ran refused = test::run_command(quantize(out + "--algorithm rtn --refine 2"));
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_NE(refused.err.find("--dataset"), std::string::npos) << refused.err;
+
+  const std::string data = out + "--include 'model.layers.0.*' --dataset builtin --nsamples 4 --seqlen 64 ";
+  const test::Ran one = test::run_command(quantize(data + "--refine 2 -t 1"));
+  ASSERT_EQ(one.code, 0) << one.err;
+  const std::string bytes = read_file(temp / "out" / "model.safetensors");
+  ASSERT_EQ(test::run_command(quantize(data + "--refine 2 -t 2")).code, 0);
+  EXPECT_TRUE(read_file(temp / "out" / "model.safetensors") == bytes);
+  ASSERT_EQ(test::run_command(quantize(data + "-t 2")).code, 0);
+  EXPECT_FALSE(read_file(temp / "out" / "model.safetensors") == bytes);
 }
 
 TEST(QuantizeCommand, AFullDiskLeavesNoModel) {
