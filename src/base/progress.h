@@ -12,6 +12,7 @@ struct Progress {
   std::string_view item;   ///< the part in hand, for example a tensor's name
   std::int64_t done = 0;   ///< units finished
   std::int64_t total = 0;  ///< units in all; 0 when not known
+  std::int64_t found = 0;  ///< units among `done` that took no time: an earlier run's
 };
 
 /// May be empty. Called from the thread that called the library, never from workers.

@@ -1,9 +1,12 @@
 #include "calib/block_quantizer.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <cstdio>
 
 #include "base/error.h"
+#include "base/process_memory.h"
 #include "calib/gram.h"
 
 namespace nibble {
@@ -58,7 +61,7 @@ class BlockQuantizer {
   void run() {
     const auto blocks = static_cast<std::int64_t>(decoder_.blocks.size());
     for (std::int64_t b = 0; b < blocks; ++b) {
-      report(b, "observing");
+      report(cat("block ", b));
       const std::vector<Names> subsets = subsets_of(b);
       for (const Names& subset : subsets) solve_subset(b, subset);
       if (quantizer_.modules().size() >= wanted_.size()) return;
@@ -68,8 +71,11 @@ class BlockQuantizer {
   }
 
  private:
-  void report(std::int64_t block, std::string_view item) const {
-    if (progress_) progress_({"quantizing", item, block, static_cast<std::int64_t>(decoder_.blocks.size())});
+  void report(std::string_view item) const {
+    if (!progress_) return;
+    const std::string text = last_loss_.empty() ? std::string(item) : cat(item, "  last loss ", last_loss_);
+    progress_({"calibrating", text, static_cast<std::int64_t>(quantizer_.modules().size()),
+               static_cast<std::int64_t>(wanted_.size()), restored_});
   }
 
   /// The modules of a block that are quantized together: all, or in true sequence those of one input.
@@ -99,13 +105,16 @@ class BlockQuantizer {
   }
 
   void solve_subset(std::int64_t block, const Names& subset) {
+    const std::int64_t unit = units_++;
+    if (restore(unit, block, subset)) return;
     StatisticsCollector statistics(subset, exec_);
     runner_.run(block, {.tap = &statistics, .until = subset});
     const InputStatistics* previous = nullptr;
     std::vector<float> gram;
+    std::vector<ModuleReport> reports;
     for (nn::Linear* linear : linears_of(decoder_.blocks[static_cast<std::size_t>(block)])) {
       if (!subset.contains(linear->name)) continue;
-      report(block, linear->name);
+      report(linear->name);
       const InputStatistics* input = statistics.find(linear->name);
       if (input == nullptr) {
         gram = unit_matrix(linear->inputs());  // an expert without tokens: nothing to make up for
@@ -113,11 +122,46 @@ class BlockQuantizer {
         gram = input->matrix(2.0 / static_cast<double>(input->tokens), exec_.pool);
       }
       previous = input;
-      solve(*linear, gram, input == nullptr ? 0 : input->tokens);
+      reports.push_back(solve(*linear, gram, input == nullptr ? 0 : input->tokens));
+      tell(reports.back());
     }
+    if (task_.journal != nullptr) task_.journal->store(unit, reports, quantizer_);
   }
 
-  void solve(nn::Linear& linear, const std::vector<float>& gram, std::int64_t tokens) {
+  /// Takes a unit from the journal, if an earlier run finished it.
+  bool restore(std::int64_t unit, std::int64_t block, const Names& subset) {
+    if (task_.journal == nullptr) return false;
+    auto finished = task_.journal->load(unit, quantizer_, exec_);
+    if (!finished) return false;
+    Names found;
+    for (const Journal::Finished& module : *finished) found.insert(module.report.module);
+    check(found == subset, "block_quantize: a journal of other modules");
+    for (nn::Linear* linear : linears_of(decoder_.blocks[static_cast<std::size_t>(block)])) {
+      for (Journal::Finished& module : *finished) {
+        if (module.report.module != linear->name) continue;
+        linear->weight = module.solved.linear.weight;
+        quantizer_.add(linear->name, std::move(module.solved));
+        ++restored_;
+        tell(module.report);
+      }
+    }
+    return true;
+  }
+
+  void tell(const ModuleReport& report) {
+    if (report.rounded && !task_.fallback) {
+      throw runtime_failure(report.module,
+                            ": no damping helped (or no token reached it), and rounding to nearest is not "
+                            "allowed here; more or other calibration data may help");
+    }
+    if (task_.journal != nullptr && !report.restored) task_.journal->log(report);
+    char loss[32];
+    std::snprintf(loss, sizeof loss, "%.3g", report.loss);
+    last_loss_ = loss;
+    if (task_.on_module) task_.on_module(report);
+  }
+
+  ModuleReport solve(nn::Linear& linear, const std::vector<float>& gram, std::int64_t tokens) {
     const std::int64_t rows = linear.outputs(), cols = linear.inputs();
     const auto finite = [](float v) { return std::isfinite(v); };
     if (!std::all_of(gram.begin(), gram.end(), finite)) {
@@ -129,18 +173,21 @@ class BlockQuantizer {
       throw bad_input(task_.source->folder().string(), ": tensor ", linear.name,
                       ".weight: NaN or infinity among its values cannot be quantized");
     }
+    const auto begin = std::chrono::steady_clock::now();
     SolvedModule solved = quantizer_.solve(linear.name, weight, rows, cols, gram, exec_);
     linear.weight = solved.linear.weight;
-    if (task_.on_module) {
-      task_.on_module({.module = linear.name,
-                       .shape = {rows, cols},
-                       .tokens = tokens,
-                       .loss = solved.loss,
-                       .damp = solved.damp,
-                       .dead = solved.dead,
-                       .rounded = solved.rounded || tokens == 0});
-    }
+    const ModuleReport report{
+        .module = linear.name,
+        .shape = {rows, cols},
+        .tokens = tokens,
+        .loss = solved.loss,
+        .damp = solved.damp,
+        .dead = solved.dead,
+        .rounded = solved.rounded || tokens == 0,
+        .seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(),
+        .resident_bytes = resident_bytes()};
     quantizer_.add(linear.name, std::move(solved));
+    return report;
   }
 
   const BlockTask& task_;
@@ -151,6 +198,9 @@ class BlockQuantizer {
   WeightStore weights_;
   models::Decoder decoder_;
   BlockRunner runner_;
+  std::int64_t units_ = 0;     ///< begun
+  std::int64_t restored_ = 0;  ///< modules taken from the journal
+  std::string last_loss_;      ///< of the last module, for the progress line
 };
 
 }  // namespace

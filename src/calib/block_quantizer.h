@@ -10,6 +10,8 @@
 
 #include "base/progress.h"
 #include "calib/block_runner.h"
+#include "calib/journal.h"
+#include "calib/module_report.h"
 #include "quant/solved_quantizer.h"
 
 namespace nibble {
@@ -23,27 +25,19 @@ std::set<std::string> block_linears(std::shared_ptr<const Checkpoint> source, Ex
 std::int64_t calibration_bytes(std::shared_ptr<const Checkpoint> source, std::int64_t samples, std::int64_t seqlen,
                                Exec& exec);
 
-/// How one module came out.
-struct ModuleReport {
-  std::string module;
-  Shape shape;              ///< [outputs, inputs]
-  std::int64_t tokens = 0;  ///< that reached it
-  double loss = 0;          ///< SolvedModule::loss
-  double damp = 0;          ///< more than asked for where the matrix was not positive definite
-  std::int64_t dead = 0;    ///< inputs that were always zero
-  bool rounded = false;     ///< no statistics or no damping that helped: rounded to nearest
-};
-
 struct BlockTask {
   std::shared_ptr<const Checkpoint> source;
   std::vector<std::string> modules;                    ///< to quantize
   std::vector<std::vector<std::int32_t>> sequences;    ///< calibration data
   std::function<void(const ModuleReport&)> on_module;  ///< may be empty
+  Journal* journal = nullptr;                          ///< where finished work is kept and found; null: nowhere
+  bool fallback = true;                                ///< false: a module that had to be rounded is an error
 };
 
 /// Fills `quantizer` with every module. The same tensors for any number of threads. exec.compute is the arithmetic in
 /// which the blocks run; statistics and codes are computed in f32 and f64. Throws Error(bad_input) when the data does
-/// not fit the model or a weight is not finite.
+/// not fit the model or a weight is not finite, and Error(runtime) naming a module that had to be rounded where the
+/// task allows no fallback.
 void block_quantize(const BlockTask& task, SolvedQuantizer& quantizer, Exec& exec,
                     const ProgressCallback& progress = {});
 

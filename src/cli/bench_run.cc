@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "base/process_memory.h"
 #include "base/rng.h"
 #include "cli/common.h"
 
@@ -155,7 +156,7 @@ BenchResult run_bench(Model& model, const BenchCase& what, int repetitions, bool
   result.time = now_text();
   reset_peak();
   for (int i = 0; i < repetitions; ++i) result.ns.push_back(run_once(model, what, exec));
-  result.peak_bytes = peak_rss_bytes();
+  result.peak_bytes = peak_resident_bytes();
   return result;
 }
 

@@ -2,8 +2,6 @@
 
 #include <CLI/CLI.hpp>
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
@@ -124,15 +122,5 @@ std::string read_text_input(const std::string& file) {
 }
 
 void print_json(const Json& json) { std::cout << json.dump(2) << '\n'; }
-
-std::int64_t peak_rss_bytes() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.starts_with("VmHWM:")) return std::strtoll(line.c_str() + 6, nullptr, 10) * 1024;
-  }
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  return static_cast<std::int64_t>(usage.ru_maxrss) * 1024;
-}
 
 }  // namespace nibble::cli

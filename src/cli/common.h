@@ -74,7 +74,7 @@ std::string read_text_input(const std::string& file);
 /// Prints a JSON document and a newline on stdout.
 void print_json(const Json& json);
 
-/// Most memory this process held, in bytes: the high-water mark of its resident set.
-std::int64_t peak_rss_bytes();
+/// The processor's instruction sets that decide which kernels run: "sse4.2 avx2 fma".
+std::string cpu_features();
 
 }  // namespace nibble::cli

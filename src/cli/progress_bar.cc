@@ -8,6 +8,9 @@
 #include <cstdio>
 #include <string>
 
+#include "base/process_memory.h"
+#include "cli/table.h"
+
 namespace nibble::cli {
 namespace {
 
@@ -39,13 +42,17 @@ std::string line_of(const Progress& progress, double elapsed) {
     line += " [" + std::string(static_cast<std::size_t>(filled), '#') +
             std::string(static_cast<std::size_t>(kBarWidth - filled), ' ') + "] " + std::to_string(done) + "/" +
             std::to_string(progress.total);
-    if (done > 0 && done < progress.total)
+    // What an earlier run did says nothing about how fast this one is.
+    const std::int64_t now = done - progress.found;
+    if (now > 0 && done < progress.total) {
       line +=
-          "  " + clock_text(elapsed * static_cast<double>(progress.total - done) / static_cast<double>(done)) + " left";
+          "  " + clock_text(elapsed * static_cast<double>(progress.total - done) / static_cast<double>(now)) + " left";
+    }
   } else if (progress.done > 0) {
     line += " " + std::to_string(progress.done);
   }
   if (!progress.item.empty()) line += "  " + std::string(progress.item);
+  if (const std::int64_t held = resident_bytes(); held > 0) line += "  " + byte_text(static_cast<double>(held));
   return line;
 }
 
@@ -55,18 +62,19 @@ struct ProgressBar::State {
   bool terminal = ::isatty(STDERR_FILENO) == 1;
   bool drawn = false;
   std::string task;
+  std::int64_t found = 0;
   Clock::time_point started;
   Clock::time_point last;
 
   void update(const Progress& progress) {
     const auto now = Clock::now();
     const bool fresh = progress.task != task;
-    if (fresh) {
+    if (fresh || progress.found != found) {
       task = progress.task;
+      found = progress.found;
       started = now;
-    } else if (now - last < kRedraw) {
-      return;
     }
+    if (!fresh && now - last < kRedraw) return;
     last = now;
     std::string line = line_of(progress, std::chrono::duration<double>(now - started).count());
     if (const std::size_t width = terminal_width() - 1; line.size() > width) line.resize(width);

@@ -6,6 +6,7 @@
 #include <iostream>
 #include <memory>
 
+#include "base/process_memory.h"
 #include "calib/activation_scales.h"
 #include "calib/block_quantizer.h"
 #include "calib/dataset.h"
@@ -13,6 +14,7 @@
 #include "cli/common.h"
 #include "cli/progress_bar.h"
 #include "cli/quantize_flags.h"
+#include "cli/recipe.h"
 #include "cli/table.h"
 #include "quant/quantize_checkpoint.h"
 #include "quant/quanto/quantizer.h"
@@ -132,14 +134,14 @@ void report(const Flags& flags, const QuantizationPlan& plan, const Quantization
     json.set("seconds", seconds);
     json.set("relative_error", error.relative());
     json.set("largest_error", error.largest);
-    json.set("peak_bytes", peak_rss_bytes());
+    json.set("peak_bytes", peak_resident_bytes());
     return;
   }
   std::cout << "error     " << fixed(100 * error.relative(), 3) << " % of the weights' norm, at most "
             << fixed(error.largest, 6) << '\n'
             << "written   " << flags.out << " in " << fixed(seconds, 2) << " s ("
             << fixed(static_cast<double>(plan.bytes_in) / seconds / 1e9, 2) << " GB/s), read back and checked; "
-            << "peak memory " << byte_text(static_cast<double>(peak_rss_bytes())) << '\n';
+            << "peak memory " << byte_text(static_cast<double>(peak_resident_bytes())) << '\n';
 }
 
 /// The method's quantizer; adds what it asks of the choice of modules to flags.selection.
@@ -152,16 +154,16 @@ std::unique_ptr<ModuleQuantizer> make_quantizer(Flags& flags, const quanto::Conf
   return quantizer;
 }
 
-/// Calibration, for the methods that have one.
-void prepare(const Flags& flags, const quanto::Config& config, const QuantizationPlan& plan,
-             const std::shared_ptr<const Checkpoint>& source, std::unique_ptr<ModuleQuantizer>& quantizer, Exec& exec,
-             const ProgressCallback& progress) {
+/// Calibration, for the methods that have one; the journal, if it keeps one, is to be finished after the output.
+std::unique_ptr<Journal> prepare(const Flags& flags, const quanto::Config& config, const QuantizationPlan& plan,
+                                 const std::shared_ptr<const Checkpoint>& source,
+                                 std::unique_ptr<ModuleQuantizer>& quantizer, QuantizeOptions& options, Exec& exec,
+                                 ProgressBar& bar) {
   if (config.activations) {
-    quantizer = std::make_unique<quanto::Quantizer>(config, calibrate(flags, config, *source, exec, progress));
+    quantizer = std::make_unique<quanto::Quantizer>(config, calibrate(flags, config, *source, exec, bar.callback()));
   }
-  if (auto* solved = dynamic_cast<SolvedQuantizer*>(quantizer.get())) {
-    calibrate_blocks(flags, plan, source, *solved, exec, progress);
-  }
+  auto* solved = dynamic_cast<SolvedQuantizer*>(quantizer.get());
+  return solved == nullptr ? nullptr : calibrate_blocks(flags, plan, source, *solved, options, exec, bar);
 }
 
 void run_quantize(Flags flags) {
@@ -173,7 +175,9 @@ void run_quantize(Flags flags) {
   Compute compute(flags.compute);
   Exec& exec = compute.exec();
   const std::shared_ptr<const Checkpoint> source = Checkpoint::open(flags.model);
-  if (!flags.out.empty()) check_output_folder(source->folder(), flags.out, flags.force);
+  if (!flags.out.empty()) {
+    check_output_folder(source->folder(), flags.out, flags.force || Journal::any_writing(flags.out));
+  }
   QuantizeOptions options;
   options.out = flags.out;
   options.force = flags.force;
@@ -193,8 +197,9 @@ void run_quantize(Flags flags) {
   if (!flags.dry_run) {
     ProgressBar bar;
     const auto begin = std::chrono::steady_clock::now();
-    prepare(flags, config, plan, source, quantizer, exec, bar.callback());
+    const std::unique_ptr<Journal> journal = prepare(flags, config, plan, source, quantizer, options, exec, bar);
     const QuantizationError error = quantize_checkpoint(*source, plan, *quantizer, options, exec.pool, bar.callback());
+    if (journal != nullptr) journal->finish();
     bar.clear();
     report(flags, plan, error, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), json);
   }
@@ -255,6 +260,7 @@ void add_quantize(CLI::App& app) {
   add_quanto_flags(*command, *flags);
   add_bnb_flags(*command, flags->bnb);
   add_gptq_flags(*command, flags->gptq);
+  add_job_flags(*command, flags->job);
   add_calibration_flags(*command, *flags);
   command->add_option("--include", flags->selection.include,
                       "Quantize only modules that match this pattern (repeatable)");
@@ -280,7 +286,12 @@ void add_quantize(CLI::App& app) {
       "  nibble quantize models/demo -o out/gptq --method gptq --bits 4 --group-size 128 --dataset builtin\n"
       "  nibble quantize models/demo -o out/w8a8 --weights int8 --activations int8 \\\n"
       "      --dataset models/demo/calibration_ids.json --samples 128 --seqlen 512");
-  command->callback([flags] { run_quantize(*flags); });
+  command->callback([flags, command] {
+    // What says where and how fast, but not what: the same result whatever it is.
+    flags->job.recipe = recipe_of(*command, {"help", "out", "dataset", "dataset-path", "max-shard-size", "force",
+                                             "dry-run", "json", "threads", "resume", "fallback"});
+    run_quantize(*flags);
+  });
 }
 
 }  // namespace nibble::cli

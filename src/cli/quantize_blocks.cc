@@ -1,17 +1,99 @@
-// Methods that calibrate block by block, in the quantize command.
+// Methods that calibrate block by block, in the quantize command: the life of a job that may take hours.
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
 #include <iostream>
 
 #include "base/error.h"
+#include "base/sha256.h"
 #include "calib/block_quantizer.h"
 #include "calib/dataset.h"
+#include "checkpoint/fingerprint.h"
 #include "cli/quantize_flags.h"
 #include "cli/table.h"
 
 namespace nibble::cli {
 namespace {
 
+using Sequences = std::vector<std::vector<std::int32_t>>;
+
 /// Fewer tokens than this leave the matrices of a few thousand inputs to the damping.
 constexpr std::int64_t kFewTokens = 16384;
+
+std::int64_t tokens_of(const Sequences& sequences) {
+  std::int64_t tokens = 0;
+  for (const auto& ids : sequences) tokens += static_cast<std::int64_t>(ids.size());
+  return tokens;
+}
+
+std::string hash_of(const Sequences& sequences) {
+  std::vector<std::int64_t> all;
+  for (const auto& ids : sequences) {
+    all.push_back(static_cast<std::int64_t>(ids.size()));
+    all.insert(all.end(), ids.begin(), ids.end());
+  }
+  return sha256_hex(std::as_bytes(std::span(all)));
+}
+
+/// Everything that decides the bytes of the result. Kernels of other processors round otherwise.
+Json identity_of(const QuantizeFlags& flags, const Checkpoint& source, const Sequences& sequences, ThreadPool& pool) {
+  return Json::Object{{"nibble", NIBBLE_VERSION},
+                      {"cpu", cpu_features()},
+                      {"model_sha256", model_fingerprint(source, pool)},
+                      {"data_sha256", hash_of(sequences)},
+                      {"recipe", flags.job.recipe}};
+}
+
+/// What differs between two identities: "model, recipe".
+std::string difference(const Json& a, const Json& b) {
+  std::string out;
+  for (const auto& [key, name] :
+       {std::pair("nibble", "version"), std::pair("cpu", "processor"), std::pair("model_sha256", "model"),
+        std::pair("data_sha256", "calibration data"), std::pair("recipe", "recipe")}) {
+    const Json *x = a.find(key), *y = b.find(key);
+    if (x == nullptr || y == nullptr || !(*x == *y)) out += (out.empty() ? "" : ", ") + std::string(name);
+  }
+  return out;
+}
+
+/// Strings only, as safetensors wants them. Paths stay out: they are nobody else's business.
+Json metadata_of(const QuantizeFlags& flags, const Json& identity, const Sequences& sequences) {
+  const std::string name = is_dataset_name(flags.dataset) ? flags.dataset : "a file";
+  return Json::Object{
+      {"format", "pt"},
+      {"nibble_version", NIBBLE_VERSION},
+      {"nibble_recipe", flags.job.recipe.dump()},
+      {"nibble_data", cat(name, ": ", sequences.size(), " sequences, ", tokens_of(sequences), " tokens")},
+      {"nibble_data_sha256", identity.find("data_sha256")->string("")},
+      {"nibble_source_sha256", identity.find("model_sha256")->string("")}};
+}
+
+void print_data(const QuantizeFlags& flags, const Sequences& sequences) {
+  const std::int64_t tokens = tokens_of(sequences);
+  std::cout << "data      " << flags.dataset << ": " << sequences.size() << " sequences, " << tokens << " tokens"
+            << (tokens < kFewTokens ? "; that is little, expect more error than need be" : "") << '\n';
+}
+
+void print_journal(const QuantizeFlags& flags, const Journal& journal, const Json& identity) {
+  for (const Json& other : journal.others()) {
+    std::cout << "note      " << Journal::folder_of(flags.out).string() << " also holds an unfinished job with another "
+              << difference(identity, other) << ": this one starts anew, the other stays until this one is done\n";
+  }
+  if (journal.finished_units() > 0) {
+    std::cout << "resumed   " << journal.finished_units() << " finished parts of an earlier run are used (--no-resume "
+              << "starts anew)\n";
+  }
+  std::cout << std::flush;
+}
+
+void print_unusual(const std::vector<ModuleReport>& unusual) {
+  for (const ModuleReport& report : unusual) {
+    std::cout << "note      " << report.module
+              << (report.rounded ? ": no damping helped, rounded to nearest"
+                                 : ": needed a damping of " + fixed(report.damp, 3))
+              << '\n';
+  }
+}
 
 }  // namespace
 
@@ -19,36 +101,56 @@ bool calibrates(const QuantizeFlags& flags, const SolvedQuantizer& quantizer) {
   return quantizer.needs_data() || !flags.dataset.empty();
 }
 
-void calibrate_blocks(const QuantizeFlags& flags, const QuantizationPlan& plan,
-                      std::shared_ptr<const Checkpoint> source, SolvedQuantizer& quantizer, Exec& exec,
-                      const ProgressCallback& progress) {
+std::unique_ptr<Journal> calibrate_blocks(const QuantizeFlags& flags, const QuantizationPlan& plan,
+                                          std::shared_ptr<const Checkpoint> source, SolvedQuantizer& quantizer,
+                                          QuantizeOptions& options, Exec& exec, ProgressBar& bar) {
   BlockTask task;
-  task.modules = plan.modules;
   task.source = source;
-  if (!calibrates(flags, quantizer)) return plain_quantize(task, quantizer, exec, progress);
+  task.modules = plan.modules;
+  if (!calibrates(flags, quantizer)) {
+    plain_quantize(task, quantizer, exec, bar.callback());
+    return nullptr;
+  }
   if (flags.dataset.empty()) {
     throw bad_input("--method ", flags.method,
                     " needs --dataset: a file, or builtin for the small text that comes with nibble");
   }
   task.sequences = calibration_sequences(flags.dataset, flags.dataset_path, source->folder(),
                                          {.samples = flags.samples, .seqlen = flags.seqlen});
+  const Json identity = identity_of(flags, *source, task.sequences, exec.pool);
+  auto journal = std::make_unique<Journal>(flags.out, identity, flags.job.resume);
+  // What a run of this very job had begun to write is no reason to stop it.
+  options.force = options.force || journal->writing();
+  check_output_folder(source->folder(), flags.out, options.force);
+  if (!flags.json) print_data(flags, task.sequences);
+  if (!flags.json) print_journal(flags, *journal, identity);
+
   exec.compute = compute_dtype("auto", *source);
-  std::int64_t tokens = 0;
-  for (const auto& ids : task.sequences) tokens += static_cast<std::int64_t>(ids.size());
   std::vector<ModuleReport> unusual;
   task.on_module = [&](const ModuleReport& report) {
     if (report.rounded || report.damp > flags.gptq.damp) unusual.push_back(report);
   };
-  block_quantize(task, quantizer, exec, progress);
-  if (flags.json) return;
-  std::cout << "data      " << flags.dataset << ": " << task.sequences.size() << " sequences, " << tokens << " tokens"
-            << (tokens < kFewTokens ? "; that is little, expect more error than need be" : "") << '\n';
-  for (const ModuleReport& report : unusual) {
-    std::cout << "note      " << report.module
-              << (report.rounded ? ": no damping helped, rounded to nearest"
-                                 : ": needed a damping of " + fixed(report.damp, 3))
-              << '\n';
-  }
+  task.journal = journal.get();
+  task.fallback = flags.job.fallback;
+  block_quantize(task, quantizer, exec, bar.callback());
+  bar.clear();
+  if (!flags.json) print_unusual(unusual);
+  journal->set_writing();
+  options.metadata = metadata_of(flags, identity, task.sequences);
+  options.files.emplace_back("quantize.jsonl", journal->log_text());
+  return journal;
+}
+
+void add_job_flags(CLI::App& command, JobFlags& flags) {
+  const char* const group = "Long jobs (methods that calibrate)";
+  command
+      .add_flag("--resume,!--no-resume", flags.resume,
+                "Go on where the same command was killed (default); what it had finished lies in OUT.quantize.partial")
+      ->group(group);
+  command
+      .add_flag("--fallback,!--no-fallback", flags.fallback,
+                "Round a module to nearest when nothing else is numerically sound (default); else that is an error")
+      ->group(group);
 }
 
 }  // namespace nibble::cli

@@ -5,7 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "calib/journal.h"
 #include "cli/common.h"
+#include "cli/progress_bar.h"
 #include "quant/gptq/quantizer.h"
 #include "quant/quantize_checkpoint.h"
 #include "quant/quanto/quantizer.h"
@@ -40,6 +42,13 @@ struct GptqFlags {
   int refine = 0;
 };
 
+/// How a long job lives: what it does about what went wrong, now or in an earlier run.
+struct JobFlags {
+  bool resume = true;
+  bool fallback = true;
+  Json recipe;  ///< every option that was given and decides bytes of the result
+};
+
 struct QuantizeFlags {
   std::string model;
   std::string out;
@@ -52,6 +61,7 @@ struct QuantizeFlags {
   bool exact_shift = false;
   BnbFlags bnb;
   GptqFlags gptq;
+  JobFlags job;
   ModuleSelection selection;
   std::string dataset;
   std::string dataset_path;
@@ -69,10 +79,14 @@ void add_gptq_flags(CLI::App& command, GptqFlags& flags);
 gptq::QuantizerConfig gptq_config(const QuantizeFlags& flags);
 /// Whether the model runs over calibration data: the method needs it, or the flags name some.
 bool calibrates(const QuantizeFlags& flags, const SolvedQuantizer& quantizer);
-/// Chooses codes for the plan's modules with the calibration data that the flags name; says on stdout what it did.
-void calibrate_blocks(const QuantizeFlags& flags, const QuantizationPlan& plan,
-                      std::shared_ptr<const Checkpoint> source, SolvedQuantizer& quantizer, Exec& exec,
-                      const ProgressCallback& progress);
+/// Adds --no-resume and its relatives.
+void add_job_flags(CLI::App& command, JobFlags& flags);
+/// Chooses codes for the plan's modules with the calibration data that the flags name, or takes those that an earlier
+/// run of the same job has chosen; says on stdout what it did. Adds to `options` what belongs into the output. Finish
+/// the journal when the output is written; it is null for a job that does not calibrate, which is short.
+std::unique_ptr<Journal> calibrate_blocks(const QuantizeFlags& flags, const QuantizationPlan& plan,
+                                          std::shared_ptr<const Checkpoint> source, SolvedQuantizer& quantizer,
+                                          QuantizeOptions& options, Exec& exec, ProgressBar& bar);
 
 void add_bnb_flags(CLI::App& command, BnbFlags& flags);
 /// The method that --load-in-4bit and its relatives mean, else flags.method.

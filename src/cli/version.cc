@@ -3,9 +3,10 @@
 #include <string>
 
 #include "cli/commands.h"
+#include "cli/common.h"
+#include "device/cpu/isa.h"
 
 namespace nibble::cli {
-namespace {
 
 std::string cpu_features() {
   std::string out;
@@ -20,11 +21,10 @@ std::string cpu_features() {
   add(__builtin_cpu_supports("avx512vbmi"), "avx512vbmi");
   add(__builtin_cpu_supports("avx512vnni"), "avx512vnni");
   add(__builtin_cpu_supports("avx512bf16"), "avx512bf16");
+  add(has(CpuIsa::amx), "amx");
 #endif
   return out.empty() ? "none" : out;
 }
-
-}  // namespace
 
 void add_version_flag(CLI::App& app) {
   app.set_version_flag("--version", [] {

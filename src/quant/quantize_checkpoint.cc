@@ -273,10 +273,12 @@ QuantizationError quantize_checkpoint(const Checkpoint& source, const Quantizati
   }
   WriterOptions writing;
   writing.max_shard_bytes = options.max_shard_bytes;
+  writing.metadata = options.metadata;
   {
     CheckpointWriter writer(options.out, std::move(outputs), writing);
     write_tensors(writer, plan, quantizer, pool, progress);
     add_side_files(writer, source, plan, quantizer);
+    for (const auto& [name, content] : options.files) writer.add_file(name, content);
     writer.commit();
   }
   try {

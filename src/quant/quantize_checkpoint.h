@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/progress.h"
@@ -48,7 +49,9 @@ QuantizationPlan plan_quantization(const Checkpoint& source, const ModuleQuantiz
 struct QuantizeOptions {
   std::filesystem::path out;
   std::int64_t max_shard_bytes = std::int64_t{5} * 1000 * 1000 * 1000;
-  bool force = false;  ///< replace a model that is already in `out`
+  bool force = false;                                        ///< replace a model that is already in `out`
+  Json metadata = Json::Object{{"format", "pt"}};            ///< of every safetensors file; strings only
+  std::vector<std::pair<std::string, std::string>> files{};  ///< more side files: name, content
 };
 
 /// Writes the planned checkpoint to options.out with config, tokenizer and other side files, opens it again, and checks

@@ -42,6 +42,9 @@ class SolvedQuantizer : public ModuleQuantizer {
   /// Whether inside a block linears see inputs that come through those solved before them; else one pass observes all.
   virtual bool true_sequential() const = 0;
 
+  /// The format.
+  const Scheme& scheme() const { return *scheme_; }
+
   /// Keeps the tensors of a module; replaces what was kept before.
   void add(const std::string& module, SolvedModule solved);
   /// Without their `linear`: the tensors say it all.

@@ -1,0 +1,37 @@
+#include "base/process_memory.h"
+
+#include <sys/resource.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <string>
+#include <string_view>
+
+namespace nibble {
+namespace {
+
+/// A field of /proc/self/status in bytes; -1: none.
+std::int64_t status_bytes(std::string_view field) {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with(field)) return std::strtoll(line.c_str() + field.size(), nullptr, 10) * 1024;
+  }
+  return -1;
+}
+
+}  // namespace
+
+std::int64_t resident_bytes() {
+  const std::int64_t bytes = status_bytes("VmRSS:");
+  return bytes < 0 ? 0 : bytes;
+}
+
+std::int64_t peak_resident_bytes() {
+  const std::int64_t bytes = status_bytes("VmHWM:");
+  if (bytes >= 0) return bytes;
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::int64_t>(usage.ru_maxrss) * 1024;
+}
+
+}  // namespace nibble

@@ -1,0 +1,49 @@
+#include "calib/module_report.h"
+
+#include <cmath>
+
+#include "base/error.h"
+
+namespace nibble {
+namespace {
+
+const Json& member(const Json& json, const char* key, const std::string& where) {
+  const Json* found = json.find(key);
+  if (found == nullptr) throw bad_input(where, ": no field \"", key, "\"");
+  return *found;
+}
+
+}  // namespace
+
+Json json_of(const ModuleReport& report) {
+  Json::Array shape;
+  for (const std::int64_t dim : report.shape) shape.emplace_back(dim);
+  // JSON has no infinity; a loss that overflowed says so by being absent.
+  return Json::Object{{"module", report.module},
+                      {"shape", std::move(shape)},
+                      {"tokens", report.tokens},
+                      {"loss", std::isfinite(report.loss) ? Json(report.loss) : Json()},
+                      {"damp", report.damp},
+                      {"dead", report.dead},
+                      {"rounded", report.rounded},
+                      {"seconds", report.seconds},
+                      {"rss_bytes", report.resident_bytes}};
+}
+
+ModuleReport module_report_of(const Json& json, const std::string& where) {
+  ModuleReport report;
+  report.module = member(json, "module", where).string(where);
+  for (const Json& dim : member(json, "shape", where).array(where)) report.shape.push_back(dim.integer(where));
+  report.tokens = member(json, "tokens", where).integer(where);
+  const Json& loss = member(json, "loss", where);
+  report.loss = loss.is_null() ? INFINITY : loss.number(where);
+  report.damp = member(json, "damp", where).number(where);
+  report.dead = member(json, "dead", where).integer(where);
+  report.rounded = member(json, "rounded", where).boolean(where);
+  report.seconds = member(json, "seconds", where).number(where);
+  report.resident_bytes = member(json, "rss_bytes", where).integer(where);
+  report.restored = true;
+  return report;
+}
+
+}  // namespace nibble

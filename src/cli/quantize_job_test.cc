@@ -1,0 +1,132 @@
+// Long quantization jobs as a user meets them: killed at any point, the same command goes on to the same bytes.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <filesystem>
+#include <map>
+
+#include "base/file_lock.h"
+#include "base/json.h"
+#include "base/rng.h"
+#include "checkpoint/checkpoint.h"
+#include "support/test_support.h"
+
+namespace nibble {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// GPTQ of the demo model's first blocks.
+std::string quantize(const fs::path& out, const std::string& arguments) {
+  return "'" + test::nibble_binary().string() + "' quantize '" + test::source("models/demo").string() + "' -o '" +
+         out.string() + "' --method gptq --group-size 64 --dataset builtin --seqlen 32 " + arguments;
+}
+
+/// All files of a result but the log, which says how long things took.
+std::map<std::string, std::string> files_in(const fs::path& out) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : fs::directory_iterator(out)) {
+    const std::string name = entry.path().filename().string();
+    if (name != "quantize.jsonl") files[name] = test::read_text(entry.path());
+  }
+  return files;
+}
+
+/// The same result, file by file; does not print megabytes.
+void expect_same_files(const fs::path& a, const fs::path& b, const std::string& what) {
+  const auto x = files_in(a), y = files_in(b);
+  EXPECT_EQ(x.size(), y.size()) << what;
+  for (const auto& [name, content] : x) {
+    const auto found = y.find(name);
+    EXPECT_TRUE(found != y.end() && found->second == content) << what << ": " << name << " is another";
+  }
+}
+
+/// Kills the job `kills` times, each time at a random point of its whole length, until it is left alone.
+void kill_and_resume(int kills, const std::string& arguments) {
+  const test::TempDir temp;
+  const auto begin = std::chrono::steady_clock::now();
+  const test::Ran whole = test::run_command(quantize(temp / "whole", arguments + " -t 2"));
+  ASSERT_EQ(whole.code, 0) << whole.err;
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  Rng rng(5);
+  int killed = 0, resumed = 0;
+  for (int i = 0; i < kills; ++i) {
+    const fs::path out = temp / ("out" + std::to_string(i));
+    const double part = (i + static_cast<double>(rng.next() % 1000) / 1000) / kills;
+    const test::Ran cut = test::run_command("timeout -s KILL " + std::to_string(0.01 + seconds * part) + " " +
+                                            quantize(out, arguments + " -t 2"));
+    if (cut.code != 0) ++killed;
+    if (cut.code == 0) fs::remove_all(out);
+    const test::Ran again = test::run_command(quantize(out, arguments + " -t 1"));
+    ASSERT_EQ(again.code, 0) << "killed at " << part << ": " << again.err;
+    if (again.out.find("resumed") != std::string::npos) ++resumed;
+    expect_same_files(out, temp / "whole", "killed at " + std::to_string(part));
+    EXPECT_FALSE(fs::exists(out.string() + ".quantize.partial")) << part;
+  }
+  EXPECT_GT(killed, 0) << "none was killed in time: nothing is tested";
+  EXPECT_GT(resumed, 0) << "none had finished anything: nothing is tested";
+}
+
+TEST(QuantizeJob, KilledAtAnyPointItGoesOnToTheSameBytes) {
+  kill_and_resume(3, "--nsamples 2 --include 'model.layers.[01].*'");
+}
+
+TEST(LongQuantizeJob, KilledAtTwentyPointsItGoesOnToTheSameBytes) { kill_and_resume(20, "--nsamples 8"); }
+
+TEST(QuantizeJob, LeavesALogAndItsRecipe) {
+  const test::TempDir temp;
+  const std::string arguments = "--nsamples 2 --include 'model.layers.0.mlp.*' --bits 3";
+  const test::Ran ran = test::run_command(quantize(temp / "out", arguments));
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const std::string log = test::read_text(temp / "out/quantize.jsonl");
+  int lines = 0;
+  for (std::size_t at = 0; at < log.size(); ++lines) {
+    const std::size_t end = log.find('\n', at);
+    const Json line = Json::parse(log.substr(at, end - at), "log");
+    EXPECT_TRUE(line.find("module")->string("module").starts_with("model.layers.0.mlp.")) << line.dump();
+    EXPECT_GT(line.find("loss")->number("loss"), 0);
+    EXPECT_EQ(line.find("tokens")->integer("tokens"), 64);
+    EXPECT_GT(line.find("rss_bytes")->integer("rss"), 1 << 20);
+    at = end + 1;
+  }
+  EXPECT_EQ(lines, 3);
+  const auto written = Checkpoint::open((temp / "out").string());
+  const Json& metadata = written->metadata();
+  EXPECT_EQ(metadata.find("format")->string(""), "pt");
+  const Json recipe = Json::parse(metadata.find("nibble_recipe")->string(""), "recipe");
+  EXPECT_EQ(recipe.find("bits")->string(""), "3");
+  EXPECT_EQ(recipe.find("dataset"), nullptr) << "paths are left out";
+  EXPECT_EQ(metadata.find("nibble_data")->string(""), "builtin: 2 sequences, 64 tokens");
+  EXPECT_EQ(metadata.find("nibble_source_sha256")->string("").size(), 64U);
+}
+
+TEST(QuantizeJob, TwoWritersAndFullFolders) {
+  const test::TempDir temp;
+  const std::string arguments = "--nsamples 1 --include 'model.layers.0.mlp.up_proj'";
+  fs::create_directories(temp / "out.quantize.partial");
+  {
+    const FileLock other(temp / "out.quantize.partial/lock");
+    const test::Ran refused = test::run_command(quantize(temp / "out", arguments));
+    EXPECT_EQ(refused.code, 2);
+    EXPECT_NE(refused.err.find("another process is working there"), std::string::npos) << refused.err;
+    EXPECT_EQ(std::count(refused.err.begin(), refused.err.end(), '\n'), 1) << refused.err;
+  }
+  EXPECT_EQ(test::run_command(quantize(temp / "out", arguments)).code, 0) << "the lock went with its holder";
+  EXPECT_EQ(test::run_command(quantize(temp / "out", arguments)).code, 2) << "--force replaces a model";
+  EXPECT_EQ(test::run_command(quantize(temp / "out", arguments + " --force --no-resume")).code, 0);
+}
+
+TEST(QuantizeJob, AFullDiskLosesNothingThatWasFinished) {
+  const test::TempDir temp;
+  const std::string arguments = "--nsamples 1 --include 'model.layers.[01].*'";
+  const test::Ran ran = test::run_command("ulimit -f 3000; " + quantize(temp / "out", arguments));  // 3 MB of 11
+  EXPECT_EQ(ran.code, 1) << ran.err;
+  EXPECT_FALSE(fs::exists(temp / "out/model.safetensors"));
+  const test::Ran again = test::run_command(quantize(temp / "out", arguments));
+  ASSERT_EQ(again.code, 0) << again.err;
+  EXPECT_NE(again.out.find("resumed   8 finished parts"), std::string::npos) << again.out;
+}
+
+}  // namespace
+}  // namespace nibble
