@@ -35,7 +35,7 @@ std::unique_ptr<ModuleQuantizer> bnb_quantizer(QuantizeFlags& flags) {
   ModuleSelection chosen = selection_of(config);
   flags.selection.matrices_only = chosen.matrices_only;
   flags.selection.skip = std::move(chosen.skip);
-  return make_bnb_quantizer(config, bnb.block);
+  return make_bnb_quantizer(config, bnb.block, bnb.search_absmax);
 }
 
 void add_bnb_flags(CLI::App& command, BnbFlags& flags) {
@@ -46,6 +46,10 @@ void add_bnb_flags(CLI::App& command, BnbFlags& flags) {
   command
       .add_flag("--double-quant,--bnb-4bit-use-double-quant", flags.double_quant,
                 "Quantize the scales too: 4.127 instead of 4.5 bits per weight")
+      ->group(group);
+  command
+      .add_flag("--search-absmax", flags.search_absmax,
+                "Scales that minimize each block's squared error: more exact than the library, not its bytes")
       ->group(group);
   option("--blocksize", flags.block, "Weights per 4-bit scale; Transformers loads 64 only")
       ->check(CLI::IsMember({32, 64, 128, 256, 512, 1024, 2048, 4096}))

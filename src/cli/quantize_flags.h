@@ -20,6 +20,7 @@ namespace nibble::cli {
 struct BnbFlags {
   std::int64_t block = 64;
   bool double_quant = false;
+  bool search_absmax = false;
   std::string quant_storage = "uint8";
   std::string compute_dtype = "float32";
   double threshold = 6;

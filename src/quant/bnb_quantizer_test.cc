@@ -159,6 +159,44 @@ const Json& skip_list(const Checkpoint& checkpoint) {
   return *checkpoint.config().find("quantization_config")->find("llm_int8_skip_modules");
 }
 
+TEST(BnbQuantizer, SearchedScalesAreBetterForEveryBlock) {
+  std::vector<float> values;
+  std::uint32_t state = 3;
+  for (int i = 0; i < 64 * 40 + 17; ++i) {  // the last block is short
+    float sum = 0;
+    for (int j = 0; j < 6; ++j) {
+      state = state * 1664525U + 1013904223U;
+      sum += static_cast<float>(state >> 8) / 8388608.0F - 1;
+    }
+    values.push_back(i / 64 == 5 ? 0 : sum * (i % 64 == 0 ? 4.0F : 1.0F));
+  }
+  const View weight(values.data(), {static_cast<std::int64_t>(values.size())}, DType::f32);
+  for (const char* type : {"nf4", "fp4"}) {
+    const auto errors = [&](bool search, int threads) {
+      ThreadPool pool(threads);
+      const bnb4::StoredWeight stored =
+          bnb4::quantize_weight({.quant_type = type, .block = 64, .search_absmax = search}, weight, "w", pool);
+      const auto* codes = reinterpret_cast<const std::uint8_t*>(stored.codes.data());
+      std::vector<double> out(41);
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        const unsigned code = i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15;
+        const float value = (*bnb4::table_of(type))[code] * stored.absmax.view().at(static_cast<std::int64_t>(i / 64));
+        out[i / 64] += static_cast<double>((values[i] - value) * (values[i] - value));
+      }
+      return out;
+    };
+    const std::vector<double> library = errors(false, 1), searched = errors(true, 1);
+    EXPECT_EQ(searched, errors(true, 2));
+    double before = 0, after = 0;
+    for (std::size_t b = 0; b < library.size(); ++b) {
+      EXPECT_LE(searched[b], library[b]) << type << " block " << b;
+      before += library[b];
+      after += searched[b];
+    }
+    EXPECT_LT(after, 0.9 * before) << type;
+  }
+}
+
 TEST(BnbQuantizer, SkipListsAreTransformers) {
   const test::TempDir temp;
   small_model().write(temp / "in");

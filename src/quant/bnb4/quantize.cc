@@ -53,6 +53,60 @@ void scale_to_one(float* x, std::int64_t count, float absmax, bool full) {
   }
 }
 
+/// The scale of a block that minimizes its squared error, starting from the largest magnitude: of a row of trial scales
+/// the best, each followed by the scale that is best for the codes it gives.
+class AbsmaxSearch {
+ public:
+  AbsmaxSearch(const Borders& borders, const std::array<float, 16>& table) : borders_(borders) {
+    for (std::size_t i = 0; i < 16; ++i) value_[i] = table[borders.code[i]];
+  }
+
+  float run(const float* x, std::int64_t count, float largest, bool full) {
+    if (!(largest > 0)) return largest;
+    scaled_.resize(static_cast<std::size_t>(count));
+    place_.resize(scaled_.size());
+    float best = largest;
+    double least = error(x, count, largest, full, nullptr);
+    for (int step = -12; step <= 3; ++step) {
+      float trial = largest * (1 + 0.025F * static_cast<float>(step));
+      for (int again = 0; again < 2; ++again) {
+        float fitted = 0;
+        const double off = error(x, count, trial, full, &fitted);
+        if (off < least) {
+          least = off;
+          best = trial;
+        }
+        if (!(fitted > 0) || !std::isfinite(fitted)) break;
+        trial = fitted;
+      }
+    }
+    return best;
+  }
+
+ private:
+  /// Of the codes that this scale gives; `fitted` (may be null): the best scale for them.
+  double error(const float* x, std::int64_t count, float absmax, bool full, float* fitted) {
+    std::copy_n(x, count, scaled_.data());
+    scale_to_one(scaled_.data(), count, absmax, full);
+    places_of(borders_, scaled_.data(), count, place_.data());
+    double squares = 0, product = 0, weight = 0;
+    for (std::int64_t i = 0; i < count; ++i) {
+      const float unit = value_[static_cast<std::size_t>(place_[static_cast<std::size_t>(i)])];
+      const double off = static_cast<double>(x[i] - unit * absmax);
+      squares += off * off;
+      product += static_cast<double>(x[i]) * static_cast<double>(unit);
+      weight += static_cast<double>(unit) * static_cast<double>(unit);
+    }
+    if (fitted != nullptr) *fitted = weight > 0 ? static_cast<float>(product / weight) : 0;
+    return squares;
+  }
+
+  const Borders& borders_;
+  std::array<float, 16> value_{};  ///< by place
+  std::vector<float> scaled_;
+  std::vector<std::int32_t> place_;
+};
+
 class Encoder {
  public:
   Encoder(const WeightSpec& spec, const View& weight)
@@ -62,13 +116,15 @@ class Encoder {
   bool run(std::int64_t begin, std::int64_t end, std::uint8_t* codes, float* absmax) const {
     std::vector<float> x(static_cast<std::size_t>(spec_.block) + 1);
     std::vector<std::int32_t> place(x.size());
+    AbsmaxSearch search(borders_, *table_of(spec_.quant_type));
     const auto bytes = static_cast<std::int64_t>(size_of(weight_.dtype()));
     bool finite = true;
     for (std::int64_t block = begin; block < end; ++block) {
       const std::int64_t first = block * spec_.block, count = std::min(spec_.block, weight_.count() - first);
       const bool full = count == spec_.block;
       finite = load_finite(weight_.dtype(), weight_.data() + first * bytes, x.data(), count) && finite;
-      const float largest = largest_magnitude(x.data(), count);
+      float largest = largest_magnitude(x.data(), count);
+      if (spec_.search_absmax && finite) largest = search.run(x.data(), count, largest, full);
       absmax[block] = full ? largest : std::max(largest, kSmallestAbsmax);
       if (codes == nullptr) continue;
       scale_to_one(x.data(), count, largest, full);

@@ -15,7 +15,10 @@ namespace nibble::bnb4 {
 struct WeightSpec {
   std::string quant_type = "nf4";  ///< "nf4" or "fp4"
   std::int64_t block = 64;         ///< consecutive weights with one scale: 32, 64, ... 4096. Transformers loads 64 only
-  bool double_quant = false;       ///< scales in 8 bits, 256 of them with one scale and all with one offset
+  /// Scales that minimize each block's squared error instead of the largest magnitudes that the library takes. The
+  /// format is the same; the bytes are not the library's.
+  bool search_absmax = false;
+  bool double_quant = false;  ///< scales in 8 bits, 256 of them with one scale and all with one offset
 };
 
 /// Throws Error(bad_input) for a type or block that the format does not have.

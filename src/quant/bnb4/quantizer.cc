@@ -35,8 +35,9 @@ std::string message_name(const TensorEntry& weight) {
 /// Compares rows of one weight with what is stored for them.
 class Comparison {
  public:
-  Comparison(const QTensor& stored, const View& weight)
-      : stored_(stored), weight_(weight), scales_(stored), rows_(static_cast<std::size_t>(stored.rows)) {
+  /// `clips`: scales may lie below a block's largest magnitude.
+  Comparison(const QTensor& stored, const View& weight, bool clips)
+      : stored_(stored), weight_(weight), clips_(clips), scales_(stored), rows_(static_cast<std::size_t>(stored.rows)) {
     if (lut4::nested_of(stored)) nested_absmax_ = stored.part[3];
   }
 
@@ -72,19 +73,22 @@ class Comparison {
     const float nested = nested_absmax_.empty() ? 0 : kHalfNestedGap * nested_absmax_.at(block / kNestedBlock);
     const float bound = kHalfGap * (scale + nested) + nested * 1.01F + 1e-6F * scale;
     float largest = 0;
+    bool within = true;
     double squares = 0, weights = 0;
     for (std::int64_t i = 0; i < count; ++i) {
       const float distance = std::fabs(x[i] - y[i]);
       largest = std::max(largest, distance);
+      within = within && distance <= bound + (clips_ ? std::max(0.0F, std::fabs(x[i]) - scale) : 0);
       squares += static_cast<double>(distance) * static_cast<double>(distance);
       weights += static_cast<double>(x[i]) * static_cast<double>(x[i]);
     }
-    if (!(largest <= bound)) within_.store(false);
+    if (!within) within_.store(false);
     error.add({largest, squares, weights});
   }
 
   const QTensor& stored_;
   const View& weight_;
+  const bool clips_;
   lut4::Scales scales_;
   View nested_absmax_;
   std::vector<QuantizationError> rows_;
@@ -182,7 +186,7 @@ QuantizationError Quantizer::verify(const std::string& module, const TensorEntry
   Exec exec{.target = Target::cpu, .pool = pool, .arena = arena};
   const Shape& shape = weight.view.shape();
   const LinearWeights linear = result_->load(module, {shape.at(0), shape.at(1)}, exec);
-  Comparison comparison(linear.weight, weight.view);
+  Comparison comparison(linear.weight, weight.view, spec_.search_absmax);
   const QuantizationError error = comparison.run(pool);
   if (!comparison.within()) {
     throw runtime_failure(printable(module), ": stored values are up to ", error.largest,
