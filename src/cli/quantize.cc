@@ -149,7 +149,12 @@ std::unique_ptr<ModuleQuantizer> make_quantizer(Flags& flags, const quanto::Conf
                                                 const std::shared_ptr<const Checkpoint>& source, Exec& exec) {
   if (is_bnb(flags.method)) return bnb_quantizer(flags);
   if (flags.method == "quanto") return std::make_unique<quanto::Quantizer>(config);
-  auto quantizer = std::make_unique<gptq::Quantizer>(gptq_config(flags));
+  std::unique_ptr<SolvedQuantizer> quantizer;
+  if (flags.method == "aqlm") {
+    quantizer = std::make_unique<aqlm::Quantizer>(aqlm_config(flags));
+  } else {
+    quantizer = std::make_unique<gptq::Quantizer>(gptq_config(flags));
+  }
   if (calibrates(flags, *quantizer)) flags.selection.only = block_linears(source, exec);
   return quantizer;
 }
@@ -207,8 +212,8 @@ void run_quantize(Flags flags) {
 }
 
 void add_quanto_flags(CLI::App& command, Flags& flags) {
-  command.add_option("--method", flags.method, "quanto; bitsandbytes: bnb-nf4, bnb-fp4, llm-int8; gptq")
-      ->check(CLI::IsMember({"quanto", "bnb-nf4", "bnb-fp4", "llm-int8", "gptq"}))
+  command.add_option("--method", flags.method, "quanto; bitsandbytes: bnb-nf4, bnb-fp4, llm-int8; gptq; aqlm")
+      ->check(CLI::IsMember({"quanto", "bnb-nf4", "bnb-fp4", "llm-int8", "gptq", "aqlm"}))
       ->capture_default_str();
   command.add_option("--weights", flags.weights, "Type of the weights (float8 is float8_e4m3fn)")
       ->check(CLI::IsMember({"int8", "int4", "int2", "float8", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz"}))
@@ -233,10 +238,10 @@ void add_calibration_flags(CLI::App& command, Flags& flags) {
   command.add_option("--activations", flags.activations, "Type of the activations; needs --dataset")
       ->check(CLI::IsMember({"none", "int8", "float8", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz"}))
       ->capture_default_str();
-  command.add_option(
-      "--dataset", flags.dataset,
-      "Calibration text: .txt, .jsonl with a field \"text\", or .json {\"ids\": [[...]]}; gptq also: builtin, or "
-      "c4, c4-new, wikitext2, ptb with --dataset-path");
+  command.add_option("--dataset", flags.dataset,
+                     "Calibration text: .txt, .jsonl with a field \"text\", or .json {\"ids\": [[...]]}; gptq and aqlm "
+                     "also: builtin, or "
+                     "c4, c4-new, wikitext2, ptb with --dataset-path");
   command.add_option("--dataset-path", flags.dataset_path, "Where a data set that --dataset names lies");
   command.add_option("--samples,--nsamples", flags.samples, "Calibration sequences used, at most")
       ->check(CLI::Range(1, 1 << 20))
@@ -260,6 +265,7 @@ void add_quantize(CLI::App& app) {
   add_quanto_flags(*command, *flags);
   add_bnb_flags(*command, flags->bnb);
   add_gptq_flags(*command, flags->gptq);
+  add_aqlm_flags(*command, flags->aqlm);
   add_job_flags(*command, flags->job);
   add_calibration_flags(*command, *flags);
   command->add_option("--include", flags->selection.include,
@@ -284,6 +290,7 @@ void add_quantize(CLI::App& app) {
       "  nibble quantize org/name -o out/nf4 --method bnb-nf4 --double-quant\n"
       "  nibble quantize org/name -o out/int8 --load-in-8bit\n"
       "  nibble quantize models/demo -o out/gptq --method gptq --bits 4 --group-size 128 --dataset builtin\n"
+      "  nibble quantize org/name -o out/aqlm --method aqlm --aqlm 2x8 --dataset builtin\n"
       "  nibble quantize models/demo -o out/w8a8 --weights int8 --activations int8 \\\n"
       "      --dataset models/demo/calibration_ids.json --samples 128 --seqlen 512");
   command->callback([flags, command] {

@@ -8,6 +8,7 @@
 #include "calib/journal.h"
 #include "cli/common.h"
 #include "cli/progress_bar.h"
+#include "quant/aqlm/quantizer.h"
 #include "quant/gptq/quantizer.h"
 #include "quant/quantize_checkpoint.h"
 #include "quant/quanto/quantizer.h"
@@ -43,6 +44,13 @@ struct GptqFlags {
   int refine = 0;
 };
 
+struct AqlmFlags {
+  std::string shape = "2x8";
+  std::int64_t in_group_size = 8;
+  std::string preset = "standard";
+  std::uint64_t seed = 0;
+};
+
 /// How a long job lives: what it does about what went wrong, now or in an earlier run.
 struct JobFlags {
   bool resume = true;
@@ -62,6 +70,7 @@ struct QuantizeFlags {
   bool exact_shift = false;
   BnbFlags bnb;
   GptqFlags gptq;
+  AqlmFlags aqlm;
   JobFlags job;
   ModuleSelection selection;
   std::string dataset;
@@ -80,6 +89,8 @@ void add_gptq_flags(CLI::App& command, GptqFlags& flags);
 gptq::QuantizerConfig gptq_config(const QuantizeFlags& flags);
 /// Whether the model runs over calibration data: the method needs it, or the flags name some.
 bool calibrates(const QuantizeFlags& flags, const SolvedQuantizer& quantizer);
+void add_aqlm_flags(CLI::App& command, AqlmFlags& flags);
+aqlm::QuantizerConfig aqlm_config(const QuantizeFlags& flags);
 /// Adds --no-resume and its relatives.
 void add_job_flags(CLI::App& command, JobFlags& flags);
 /// Chooses codes for the plan's modules with the calibration data that the flags name, or takes those that an earlier

@@ -170,6 +170,29 @@ TEST(QuantizeCommand, GptqFormatWithoutDataAndRefined) {
   EXPECT_FALSE(read_file(temp / "out" / "model.safetensors") == bytes);
 }
 
+TEST(QuantizeCommand, Aqlm) {
+  const test::TempDir temp;
+  const std::string flags = " --method aqlm --include 'model.layers.0.self_attn.*' --preset fast --seqlen 32 ";
+  const auto out = [&](const char* name) { return "-o '" + (temp / name).string() + "'" + flags; };
+  const test::Ran ran = test::run_command(quantize(out("a") + "--aqlm 2x6 --dataset builtin --nsamples 2 -t 1"));
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const WeightStore written(Checkpoint::open((temp / "a").string()));
+  ASSERT_NE(written.scheme(), nullptr);
+  EXPECT_EQ(written.scheme()->name, "aqlm");
+  EXPECT_EQ(written.reader()->modules().size(), 4U);
+  EXPECT_EQ(written.reader()->describe("model.layers.0.self_attn.q_proj"), "2x6, in_group_size 8");
+  ASSERT_EQ(test::run_command(quantize(out("b") + "--aqlm 2x6 --dataset builtin --nsamples 2 -t 3")).code, 0);
+  EXPECT_EQ(read_file(temp / "a" / "model.safetensors"), read_file(temp / "b" / "model.safetensors"))
+      << "whatever the number of threads";
+  for (const char* wrong :
+       {"", "--dataset builtin --aqlm 2x17", "--dataset builtin --aqlm 8", "--dataset /no/such/file",
+        "--dataset builtin --preset slow", "--dataset builtin --in-group-size 12"}) {
+    const test::Ran refused = test::run_command(quantize(out("c") + wrong));
+    EXPECT_EQ(refused.code, 2) << wrong << ": " << refused.err;
+    EXPECT_FALSE(refused.err.empty()) << wrong;
+  }
+}
+
 TEST(QuantizeCommand, AFullDiskLeavesNoModel) {
   const test::TempDir temp;
   const fs::path out = temp / "out";
