@@ -175,7 +175,7 @@ class BlockQuantizer {
     }
     const auto begin = std::chrono::steady_clock::now();
     SolvedModule solved = quantizer_.solve(linear.name, weight, rows, cols, gram, exec_);
-    linear.weight = solved.linear.weight;
+    if (!solved.linear.weight.empty()) linear.weight = solved.linear.weight;  // empty: a rehearsal (job_estimate.h)
     const ModuleReport report{
         .module = linear.name,
         .shape = {rows, cols},

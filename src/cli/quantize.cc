@@ -1,6 +1,7 @@
 // nibble quantize: a float checkpoint in, a quantized checkpoint out.
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <iostream>
@@ -171,6 +172,22 @@ std::unique_ptr<Journal> prepare(const Flags& flags, const quanto::Config& confi
   return solved == nullptr ? nullptr : calibrate_blocks(flags, plan, source, *solved, options, exec, bar);
 }
 
+/// Makes the output and checks it.
+void carry_out(const Flags& flags, const quanto::Config& config, const QuantizationPlan& plan,
+               const std::shared_ptr<const Checkpoint>& source, std::unique_ptr<ModuleQuantizer> quantizer,
+               QuantizeOptions& options, Exec& exec, Json& json) {
+  ProgressBar bar;
+  const auto begin = std::chrono::steady_clock::now();
+  const std::unique_ptr<Journal> journal = prepare(flags, config, plan, source, quantizer, options, exec, bar);
+  const QuantizationError error = quantize_checkpoint(*source, plan, *quantizer, options, exec.pool, bar.callback());
+  if (journal != nullptr) journal->finish();
+  bar.clear();
+  report(flags, plan, error, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), json);
+  quantizer.reset();  // two models are going to be in memory
+  const bool checks = flags.job.check_kl || journal != nullptr;
+  if (checks && !flags.job.no_check_kl) check_divergence(flags, plan, source, exec, bar, json);
+}
+
 void run_quantize(Flags flags) {
   if (flags.out.empty() && !flags.dry_run) throw bad_input("-o OUT is missing (or --dry-run)");
   flags.method = method_of(flags);
@@ -194,20 +211,19 @@ void run_quantize(Flags flags) {
     plan.peak_bytes += plan.quantized_bytes;  // all of the result is held until it is written
     if (calibrates(flags, *solved)) {
       plan.peak_bytes += calibration_bytes(source, flags.samples, flags.seqlen, exec);
+      // The check at the end holds two models, and logits.
+      const std::int64_t check = plan.bytes_in + plan.bytes_out + (std::int64_t{128} << 20);
+      if (!flags.job.no_check_kl) plan.peak_bytes = std::max(plan.peak_bytes, check);
     }
   }
   if (!flags.json && flags.dry_run) print_plan(plan);
   if (!flags.json) print_totals(flags, plan);
   Json json = flags.json ? json_of(flags, plan) : Json();
-  if (!flags.dry_run) {
-    ProgressBar bar;
-    const auto begin = std::chrono::steady_clock::now();
-    const std::unique_ptr<Journal> journal = prepare(flags, config, plan, source, quantizer, options, exec, bar);
-    const QuantizationError error = quantize_checkpoint(*source, plan, *quantizer, options, exec.pool, bar.callback());
-    if (journal != nullptr) journal->finish();
-    bar.clear();
-    report(flags, plan, error, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), json);
+  if (auto* solved = dynamic_cast<SolvedQuantizer*>(quantizer.get());
+      flags.dry_run && solved != nullptr && calibrates(flags, *solved)) {
+    predict_job(flags, plan, source, *solved, exec, json);
   }
+  if (!flags.dry_run) carry_out(flags, config, plan, source, std::move(quantizer), options, exec, json);
   if (flags.json) print_json(json);
 }
 
@@ -267,6 +283,7 @@ void add_quantize(CLI::App& app) {
   add_gptq_flags(*command, flags->gptq);
   add_aqlm_flags(*command, flags->aqlm);
   add_job_flags(*command, flags->job);
+  add_check_flags(*command, flags->job);
   add_calibration_flags(*command, *flags);
   command->add_option("--include", flags->selection.include,
                       "Quantize only modules that match this pattern (repeatable)");
@@ -295,8 +312,9 @@ void add_quantize(CLI::App& app) {
       "      --dataset models/demo/calibration_ids.json --samples 128 --seqlen 512");
   command->callback([flags, command] {
     // What says where and how fast, but not what: the same result whatever it is.
-    flags->job.recipe = recipe_of(*command, {"help", "out", "dataset", "dataset-path", "max-shard-size", "force",
-                                             "dry-run", "json", "threads", "resume", "fallback"});
+    flags->job.recipe =
+        recipe_of(*command, {"help", "out", "dataset", "dataset-path", "max-shard-size", "force", "dry-run", "json",
+                             "threads", "resume", "fallback", "check-kl", "no-check-kl", "max-kl"});
     run_quantize(*flags);
   });
 }

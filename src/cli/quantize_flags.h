@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -55,7 +56,10 @@ struct AqlmFlags {
 struct JobFlags {
   bool resume = true;
   bool fallback = true;
-  Json recipe;  ///< every option that was given and decides bytes of the result
+  bool check_kl = false;  ///< asked for; methods that calibrate are checked without
+  bool no_check_kl = false;
+  std::optional<double> max_kl;  ///< unset: suspicious_divergence()
+  Json recipe;                   ///< every option that was given and decides bytes of the result
 };
 
 struct QuantizeFlags {
@@ -99,6 +103,18 @@ void add_job_flags(CLI::App& command, JobFlags& flags);
 std::unique_ptr<Journal> calibrate_blocks(const QuantizeFlags& flags, const QuantizationPlan& plan,
                                           std::shared_ptr<const Checkpoint> source, SolvedQuantizer& quantizer,
                                           QuantizeOptions& options, Exec& exec, ProgressBar& bar);
+
+/// What a dry run of a method that calibrates can say beyond the plan: time, disk, settings that waste either. Into
+/// `json`, or on stdout.
+void predict_job(const QuantizeFlags& flags, const QuantizationPlan& plan, std::shared_ptr<const Checkpoint> source,
+                 SolvedQuantizer& quantizer, Exec& exec, Json& json);
+
+/// Adds --check-kl and --max-kl.
+void add_check_flags(CLI::App& command, JobFlags& flags);
+/// Compares the written model with its source and says how far it is, on stdout or in `json`. Throws Error(runtime)
+/// when that is further than flags allow.
+void check_divergence(const QuantizeFlags& flags, const QuantizationPlan& plan,
+                      std::shared_ptr<const Checkpoint> source, Exec& exec, ProgressBar& bar, Json& json);
 
 void add_bnb_flags(CLI::App& command, BnbFlags& flags);
 /// The method that --load-in-4bit and its relatives mean, else flags.method.

@@ -18,8 +18,10 @@ namespace fs = std::filesystem;
 
 /// GPTQ of the demo model's first blocks.
 std::string quantize(const fs::path& out, const std::string& arguments) {
+  const bool has_data = arguments.find("--dataset") != std::string::npos;
   return "'" + test::nibble_binary().string() + "' quantize '" + test::source("models/demo").string() + "' -o '" +
-         out.string() + "' --method gptq --group-size 64 --dataset builtin --seqlen 32 " + arguments;
+         out.string() + "' --method gptq --group-size 64 --seqlen 32 " + (has_data ? "" : "--dataset builtin ") +
+         arguments;
 }
 
 /// All files of a result but the log, which says how long things took.
@@ -69,10 +71,10 @@ void kill_and_resume(int kills, const std::string& arguments) {
 }
 
 TEST(QuantizeJob, KilledAtAnyPointItGoesOnToTheSameBytes) {
-  kill_and_resume(3, "--nsamples 2 --include 'model.layers.[01].*'");
+  kill_and_resume(3, "--nsamples 2 --include 'model.layers.[01].*' --no-check-kl");
 }
 
-TEST(LongQuantizeJob, KilledAtTwentyPointsItGoesOnToTheSameBytes) { kill_and_resume(20, "--nsamples 8"); }
+TEST(LongQuantizeJob, KilledAtTwentyPointsItGoesOnToTheSameBytes) { kill_and_resume(20, "--nsamples 8 --no-check-kl"); }
 
 TEST(QuantizeJob, LeavesALogAndItsRecipe) {
   const test::TempDir temp;
@@ -99,6 +101,47 @@ TEST(QuantizeJob, LeavesALogAndItsRecipe) {
   EXPECT_EQ(recipe.find("dataset"), nullptr) << "paths are left out";
   EXPECT_EQ(metadata.find("nibble_data")->string(""), "builtin: 2 sequences, 64 tokens");
   EXPECT_EQ(metadata.find("nibble_source_sha256")->string("").size(), 64U);
+}
+
+TEST(QuantizeJob, ComparesTheResultWithItsSource) {
+  const test::TempDir temp;
+  const std::string arguments = "--nsamples 1 --include 'model.layers.0.mlp.up_proj' --bits 8 ";
+  const test::Ran good = test::run_command(quantize(temp / "out", arguments));
+  ASSERT_EQ(good.code, 0) << good.err;
+  EXPECT_NE(good.out.find("KL        0.0"), std::string::npos) << good.out;
+  const test::Ran bad = test::run_command(quantize(temp / "out", arguments + "--force --max-kl 0"));
+  EXPECT_EQ(bad.code, 1);
+  EXPECT_NE(bad.err.find("--max-kl"), std::string::npos) << bad.err;
+  EXPECT_TRUE(fs::exists(temp / "out/model.safetensors")) << "work of hours is not thrown away";
+  const test::Ran off = test::run_command(quantize(temp / "out", arguments + "--force --no-check-kl"));
+  EXPECT_EQ(off.code, 0);
+  EXPECT_EQ(off.out.find("KL "), std::string::npos) << off.out;
+  const test::Ran other =
+      test::run_command("'" + test::nibble_binary().string() + "' quantize '" + test::source("models/demo").string() +
+                        "' -o '" + (temp / "q").string() + "' --weights int8 --check-kl --json");
+  ASSERT_EQ(other.code, 0) << other.err;
+  const Json json = Json::parse(other.out, "json");
+  EXPECT_GT(json.find("kl")->number("kl"), 0);
+  EXPECT_LT(json.find("kl")->number("kl"), 0.05);
+}
+
+TEST(QuantizeJob, ADryRunPredictsAndWarns) {
+  const test::TempDir temp;
+  test::write_text(temp / "data.json", "{\"ids\": [[5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5]]}");
+  const std::string arguments = "--include 'model.layers.[01].*' --bits 8 --desc-act --dry-run --nsamples 2 --json ";
+  const test::Ran ran = test::run_command(quantize(temp / "out", arguments));
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const Json json = Json::parse(ran.out, "json");
+  EXPECT_GT(json.find("predicted_seconds")->number("seconds"), 0);
+  EXPECT_EQ(json.find("calibration_tokens")->integer("tokens"), 64);
+  EXPECT_GT(json.find("predicted_disk_bytes")->integer("disk"), json.find("new_bytes")->integer("bytes"));
+  EXPECT_EQ(json.find("warnings")->array("warnings").size(), 2U) << ran.out;
+  EXPECT_FALSE(fs::exists(temp / "out.quantize.partial"));
+  const test::Ran poor =
+      test::run_command(quantize(temp / "out", arguments + "--dataset '" + (temp / "data.json").string() + "'"));
+  ASSERT_EQ(poor.code, 0) << poor.err;
+  EXPECT_NE(poor.out.find("only 1 different tokens"), std::string::npos) << poor.out;
+  EXPECT_NE(poor.out.find("1 sequences of the 2 asked for"), std::string::npos) << poor.out;
 }
 
 TEST(QuantizeJob, TwoWritersAndFullFolders) {

@@ -31,6 +31,11 @@ SolvedQuantizer::SolvedQuantizer(std::string_view scheme) : scheme_(scheme_named
   check(scheme_ != nullptr, "solved_quantizer: no such scheme");
 }
 
+double SolvedQuantizer::solve_work(std::int64_t rows, std::int64_t cols) const {
+  const double n = static_cast<double>(cols);
+  return n * n * (n + static_cast<double>(rows));
+}
+
 void SolvedQuantizer::add(const std::string& module, SolvedModule solved) {
   solved.linear = {};
   modules_.insert_or_assign(module, std::move(solved));

@@ -42,6 +42,10 @@ class SolvedQuantizer : public ModuleQuantizer {
   /// Whether inside a block linears see inputs that come through those solved before them; else one pass observes all.
   virtual bool true_sequential() const = 0;
 
+  /// How much work solve() is for a weight [rows, cols], in units of its own: what a time measured on a small weight is
+  /// scaled up by. Default: a factorization of the matrix and an update of the whole weight by column.
+  virtual double solve_work(std::int64_t rows, std::int64_t cols) const;
+
   /// The format.
   const Scheme& scheme() const { return *scheme_; }
 

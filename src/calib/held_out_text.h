@@ -1,0 +1,56 @@
+// The text on which quantized models are compared with their sources: written for nibble, and in no calibration data.
+#pragma once
+#include <string_view>
+
+namespace nibble {
+
+inline constexpr std::string_view kHeldOutText =
+    "The canal had been dug by hand, and it showed. It wandered around every boulder that the diggers had not cared to "
+    "move, and where the ground was soft it ran straight for a mile, as if someone had finally lost patience. Barges "
+    "no "
+    "longer used it. In summer the children of the lock keepers swam from one bank to the other, and in winter, when "
+    "the "
+    "ice was thick enough, the baker pulled his bread across it on a sledge. Old people said that the water remembered "
+    "the weight of coal. Nobody knew what that meant, but everybody repeated it.\n\n"
+    "Joan worked in the pump house at the upper end. Her task was simple: each morning she read the level on a painted "
+    "board, wrote it down, and decided whether the engine should run. If the figure was below four feet, she opened "
+    "the "
+    "valve a quarter of a turn; if it was above six, she closed it and walked the length of the reservoir to look for "
+    "leaks. In eleven years she had found two. The first was a crack no wider than a pencil line. The second was a "
+    "fox, "
+    "who had dug her den into the dam and looked at Joan as though she were the one who ought to explain herself.\n\n"
+    "\"You will have to go,\" said Joan. The fox did not move. \"I mean it. In a month all this will be under water.\" "
+    "She went home and told her husband, who laughed, and her sister, who did not. The next day she took a spade and "
+    "dug "
+    "a new hole, higher up, under the roots of a thorn tree. It took the whole afternoon, and she felt foolish. But in "
+    "the evening the old den was empty, and a week later there were tracks around the tree.\n\n"
+    "How does a lock work? A chamber with gates at both ends stands between two stretches of water of different "
+    "height. "
+    "A boat that wants to go up enters at the bottom, the lower gates are shut behind it, and water is let in from "
+    "above "
+    "until the level in the chamber equals that of the upper stretch. Then the upper gates can be opened without "
+    "effort, "
+    "because the pressure is the same on both sides. No engine is needed: the whole machine is driven by gravity, at "
+    "the "
+    "price of one chamber of water for every passage. A lock that is 22 metres long, 4.5 metres wide and 3 metres deep "
+    "thus sends about 297 cubic metres downhill each time it is used. On a busy day with forty boats that makes nearly "
+    "12,000 cubic metres, which is why canals need reservoirs, and why reservoirs need people like Joan.\n\n"
+    "In the spring of the following year an engineer came from the city. He wore a good coat and asked good questions. "
+    "He measured the dam, the pump and the rainfall, and he drew a chart on which three lines crossed. \"According to "
+    "this,\" he said, \"the canal should have run dry in the hot summer, and it did not. Where did the water come "
+    "from?\" "
+    "Joan showed him her books. She had noticed, he read there, that the springs on the eastern slope ran stronger "
+    "when "
+    "the woods above them were left alone, and so she had asked the forester to cut elsewhere. The engineer turned the "
+    "pages slowly. \"May I copy this?\" he asked at last. \"You may,\" said Joan, \"if you spell my name right.\"\n\n"
+    "Today there is a path along the bank, with benches, and a sign that explains the history in three languages. Most "
+    "walkers stop at the pump house to eat their sandwiches. The engine is gone; in its place stands a glass case with "
+    "the painted board and one of the books, open at a page in July. The ink has faded to brown, but the figures are "
+    "clear: four feet and one inch, valve closed, no rain, fox seen near the thorn tree with two young.\n\n"
+    "What remains of such a life? A number in a table, a hole in a hill, a habit of looking twice. The water still "
+    "runs "
+    "where it was told to run. It takes the long way around the boulders, and when the sun is low it shines like "
+    "metal, "
+    "and for a moment one might believe that it does remember, not the coal, which was only heavy, but the hands.\n";
+
+}  // namespace nibble

@@ -1,0 +1,113 @@
+#include "calib/job_estimate.h"
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <set>
+
+#include "base/error.h"
+#include "calib/block_quantizer.h"
+#include "models/decoder.h"
+#include "nn/each_linear.h"
+
+namespace nibble {
+namespace {
+
+/// Tokens of the sequence that is run, and rows and columns of a weight that are solved, at most.
+constexpr std::int64_t kTokens = 256, kRows = 512, kCols = 1024;
+
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+/// Solves corners of weights and keeps what whole ones would have taken; weights stay as they are.
+class Sampler final : public SolvedQuantizer {
+ public:
+  explicit Sampler(SolvedQuantizer& method) : SolvedQuantizer(method.scheme().name), method_(method) {}
+
+  double spent = 0;                 ///< seconds in solve()
+  std::map<Shape, double> of_work;  ///< seconds per unit of work, by the shape of the whole weight
+
+  SolvedModule solve(const std::string& module, std::span<const float> weight, std::int64_t rows, std::int64_t cols,
+                     std::span<const float> gram, Exec& exec) override {
+    const std::int64_t r = std::min(rows, kRows), c = std::min(cols, kCols);
+    std::vector<float> w(static_cast<std::size_t>(r * c)), g(static_cast<std::size_t>(c * c));
+    for (std::int64_t i = 0; i < r; ++i) std::copy_n(weight.data() + i * cols, c, w.data() + i * c);
+    for (std::int64_t i = 0; i < c; ++i) std::copy_n(gram.data() + i * cols, c, g.data() + i * c);
+    const auto begin = std::chrono::steady_clock::now();
+    method_.solve(module, w, r, c, g, exec);
+    const double seconds = seconds_since(begin);
+    spent += seconds;
+    of_work[{rows, cols}] = seconds / method_.solve_work(r, c);
+    return {};
+  }
+  bool true_sequential() const override { return method_.true_sequential(); }
+
+  std::string describe(const Shape& shape, DType dtype) const override { return method_.describe(shape, dtype); }
+  std::vector<TensorPlan> outputs(const std::string& module, const Shape& shape, DType dtype) const override {
+    return method_.outputs(module, shape, dtype);
+  }
+  std::int64_t working_bytes(const Shape& shape, DType dtype, int threads) const override {
+    return method_.working_bytes(shape, dtype, threads);
+  }
+
+ private:
+  SolvedQuantizer& method_;
+};
+
+/// Ids from all over the vocabulary, so that statistics look like statistics.
+std::vector<std::int32_t> some_ids(std::int64_t count, std::int64_t vocab) {
+  std::vector<std::int32_t> ids;
+  for (std::int64_t i = 0; i < count; ++i) ids.push_back(static_cast<std::int32_t>((i * 7919 + 13) % vocab));
+  return ids;
+}
+
+std::vector<std::string> linears_of_first_block(const models::Decoder& decoder, const std::set<std::string>& wanted) {
+  std::vector<std::string> names;
+  nn::each_block_linear(decoder.blocks.front(), [&](const nn::Linear& linear) {
+    if (wanted.contains(linear.name)) names.push_back(linear.name);
+  });
+  return names;
+}
+
+}  // namespace
+
+JobEstimate estimate_job(std::shared_ptr<const Checkpoint> source, const std::vector<std::string>& modules,
+                         std::int64_t tokens, std::int64_t seqlen, SolvedQuantizer& quantizer, Exec& exec) {
+  const WeightStore weights(source);
+  const models::Decoder decoder = models::build_decoder(weights, exec);
+  check(!decoder.blocks.empty(), "estimate_job: no block");
+  const std::int64_t length = std::min(seqlen, kTokens);
+  BlockTask task;
+  task.source = source;
+  task.modules = linears_of_first_block(decoder, {modules.begin(), modules.end()});
+  task.sequences = {some_ids(length, decoder.config.vocab_size)};
+  if (task.modules.empty()) return {};  // a choice of modules that leaves out the first block is not worth an estimate
+  JobEstimate estimate;
+  double pass = 0;
+  std::map<Shape, double> of_work;
+  for (int round = 0; round < 2; ++round) {  // the first reads the weights from the disk
+    Sampler sampler(quantizer);
+    auto begin = std::chrono::steady_clock::now();
+    block_quantize(task, sampler, exec);
+    pass = seconds_since(begin) - sampler.spent;
+    of_work = std::move(sampler.of_work);
+    BlockRunner runner(decoder, task.sequences, exec);
+    begin = std::chrono::steady_clock::now();
+    runner.run(0, {.advance = true});
+    pass += seconds_since(begin);
+  }
+  estimate.observing =
+      pass * static_cast<double>(tokens) / static_cast<double>(length) * static_cast<double>(decoder.blocks.size());
+  double rate = 0;
+  for (const auto& [shape, seconds] : of_work) rate += seconds / static_cast<double>(of_work.size());
+  for (const std::string& module : modules) {
+    const Shape& shape = source->at(module + ".weight").shape();
+    const auto known = of_work.find(shape);
+    const double of_one = known == of_work.end() ? rate : known->second;
+    estimate.solving += of_one * quantizer.solve_work(shape.at(0), shape.at(1));
+  }
+  return estimate;
+}
+
+}  // namespace nibble

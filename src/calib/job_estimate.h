@@ -1,0 +1,24 @@
+// How long a calibration will take, from a small part of it that is run and timed.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "quant/solved_quantizer.h"
+
+namespace nibble {
+
+struct JobEstimate {
+  double observing = 0;  ///< seconds in which the model runs
+  double solving = 0;    ///< seconds in which codes are chosen
+  double seconds() const { return observing + solving; }
+};
+
+/// The job of calibrating `modules` of `source` with `tokens` tokens in sequences of `seqlen`. Runs the first block
+/// over one short sequence, and solve() on a part of each of its weights, scaled up by SolvedQuantizer::solve_work:
+/// seconds for a model of billions of weights. A third more or less is to be expected.
+JobEstimate estimate_job(std::shared_ptr<const Checkpoint> source, const std::vector<std::string>& modules,
+                         std::int64_t tokens, std::int64_t seqlen, SolvedQuantizer& quantizer, Exec& exec);
+
+}  // namespace nibble
