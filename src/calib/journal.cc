@@ -181,8 +181,10 @@ void Journal::set_writing() {
 }
 
 void Journal::finish() {
-  // The lock goes last: whoever comes meanwhile finds it held, or nothing at all.
+  // Without its journal the job is over, whatever is left of it when this is interrupted. The lock goes last: whoever
+  // comes meanwhile finds it held, or nothing at all.
   std::error_code ignored;
+  fs::remove(folder_ / kJournal, ignored);
   for (const fs::directory_entry& entry : fs::directory_iterator(top_, ignored)) {
     if (entry.path().filename() != "lock") fs::remove_all(entry.path(), ignored);
   }

@@ -61,10 +61,12 @@ void kill_and_resume(int kills, const std::string& arguments) {
     if (cut.code != 0) ++killed;
     if (cut.code == 0) fs::remove_all(out);
     const test::Ran again = test::run_command(quantize(out, arguments + " -t 1"));
-    ASSERT_EQ(again.code, 0) << "killed at " << part << ": " << again.err;
+    // Killed when all was done: then the model is there, and is not replaced.
+    const bool complete = again.code == 2 && again.err.find("is not empty") != std::string::npos;
+    ASSERT_TRUE(again.code == 0 || complete) << "killed at " << part << ": " << again.err;
     if (again.out.find("resumed") != std::string::npos) ++resumed;
     expect_same_files(out, temp / "whole", "killed at " + std::to_string(part));
-    EXPECT_FALSE(fs::exists(out.string() + ".quantize.partial")) << part;
+    EXPECT_TRUE(complete || !fs::exists(out.string() + ".quantize.partial")) << part;
   }
   EXPECT_GT(killed, 0) << "none was killed in time: nothing is tested";
   EXPECT_GT(resumed, 0) << "none had finished anything: nothing is tested";
