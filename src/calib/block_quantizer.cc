@@ -56,7 +56,7 @@ class BlockQuantizer {
         wanted_(task.modules.begin(), task.modules.end()),
         weights_(task.source),
         decoder_(models::build_decoder(weights_, exec)),
-        runner_(decoder_, task.sequences, exec) {}
+        runner_(decoder_, task.sequences, exec, task.spill) {}
 
   void run() {
     const auto blocks = static_cast<std::int64_t>(decoder_.blocks.size());
@@ -66,11 +66,20 @@ class BlockQuantizer {
       for (const Names& subset : subsets) solve_subset(b, subset);
       if (quantizer_.modules().size() >= wanted_.size()) return;
       if (b + 1 < blocks) runner_.run(b, {.advance = true});
-      decoder_.blocks[static_cast<std::size_t>(b)] = {};  // its weights are not needed again
+      forget(decoder_.blocks[static_cast<std::size_t>(b)]);
     }
   }
 
  private:
+  /// A block's weights are not needed again before the result is written.
+  void forget(nn::Block& block) {
+    for (const nn::Linear* linear : linears_of(block)) {
+      const TensorEntry* weight = task_.source->find(linear->name + ".weight");
+      if (weight != nullptr) task_.source->release(weight->view);
+    }
+    block = {};
+  }
+
   void report(std::string_view item) const {
     if (!progress_) return;
     const std::string text = last_loss_.empty() ? std::string(item) : cat(item, "  last loss ", last_loss_);
@@ -230,6 +239,12 @@ std::int64_t calibration_bytes(std::shared_ptr<const Checkpoint> source, std::in
     largest = std::max(largest, bytes);
   }
   return 4 * samples * seqlen * hidden + 4 * seqlen * (8 * hidden + 4 * widest) + largest;
+}
+
+std::int64_t activation_bytes(std::shared_ptr<const Checkpoint> source, std::int64_t samples, std::int64_t seqlen,
+                              Exec& exec) {
+  const WeightStore weights(std::move(source));
+  return 4 * samples * seqlen * models::build_decoder(weights, exec).config.hidden_size;
 }
 
 void block_quantize(const BlockTask& task, SolvedQuantizer& quantizer, Exec& exec, const ProgressCallback& progress) {

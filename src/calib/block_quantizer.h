@@ -2,6 +2,7 @@
 // through the blocks quantized before. For any method that chooses codes from a Gram matrix.
 #pragma once
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <set>
@@ -25,12 +26,17 @@ std::set<std::string> block_linears(std::shared_ptr<const Checkpoint> source, Ex
 std::int64_t calibration_bytes(std::shared_ptr<const Checkpoint> source, std::int64_t samples, std::int64_t seqlen,
                                Exec& exec);
 
+/// The part of calibration_bytes() that may lie on the disk.
+std::int64_t activation_bytes(std::shared_ptr<const Checkpoint> source, std::int64_t samples, std::int64_t seqlen,
+                              Exec& exec);
+
 struct BlockTask {
   std::shared_ptr<const Checkpoint> source;
   std::vector<std::string> modules;                    ///< to quantize
   std::vector<std::vector<std::int32_t>> sequences;    ///< calibration data
   std::function<void(const ModuleReport&)> on_module;  ///< may be empty
   Journal* journal = nullptr;                          ///< where finished work is kept and found; null: nowhere
+  std::filesystem::path spill;                         ///< folder for activations between blocks; empty: in memory
   bool fallback = true;                                ///< false: a module that had to be rounded is an error
 };
 

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "calib/dataset.h"
@@ -78,7 +79,13 @@ TEST(BlockRunner, PassesActivationsOn) {
   const Sequences sequences = sequences_of_demo(2, 24);
   BlockRunner runner(decoder, sequences, machine.exec);
   EXPECT_EQ(runner.tokens(), 48);
-  for (std::int64_t b = 0; b < decoder.config.num_layers; ++b) runner.run(b, {.advance = true});
+  const test::TempDir temp;
+  BlockRunner spilled(decoder, sequences, machine.exec, temp.path());
+  for (std::int64_t b = 0; b < decoder.config.num_layers; ++b) {
+    runner.run(b, {.advance = true});
+    spilled.run(b, {.advance = true});
+  }
+  EXPECT_TRUE(std::ranges::equal(runner.activations(), spilled.activations()));
   std::vector<float> last(runner.activations().end() - runner.hidden(), runner.activations().end());
   decoder.final_norm.forward(last.data(), 1, last.data(), machine.exec);
   std::vector<float> logits(static_cast<std::size_t>(decoder.config.vocab_size)), whole;

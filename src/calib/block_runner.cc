@@ -71,7 +71,8 @@ nn::KvShape one_layer(const models::ModelConfig& config) {
 
 }  // namespace
 
-BlockRunner::BlockRunner(const models::Decoder& decoder, std::vector<std::vector<std::int32_t>> sequences, Exec& exec)
+BlockRunner::BlockRunner(const models::Decoder& decoder, std::vector<std::vector<std::int32_t>> sequences, Exec& exec,
+                         const std::filesystem::path& spill)
     : decoder_(decoder), sequences_(std::move(sequences)), exec_(exec), hidden_(decoder.config.hidden_size) {
   for (const auto& ids : sequences_) {
     for (const std::int32_t id : ids) {
@@ -83,7 +84,7 @@ BlockRunner::BlockRunner(const models::Decoder& decoder, std::vector<std::vector
     first_.push_back(tokens_);
     tokens_ += static_cast<std::int64_t>(ids.size());
   }
-  activations_.resize(static_cast<std::size_t>(tokens_ * hidden_));
+  activations_ = ScratchArray(tokens_ * hidden_, spill);
   models::Decoder embedding = decoder;
   embedding.blocks = {carrying(&take_block, hidden_)};
   for (std::size_t s = 0; s < sequences_.size(); ++s)
@@ -119,6 +120,7 @@ void BlockRunner::pass(const models::Decoder& decoder, std::int64_t sequence, co
     decoder.forward({&item, 1}, cache, nullptr, exec);
   } catch (const PassDone&) {  // the rest of the block would be computed for nothing
   }
+  activations_.release(first_[static_cast<std::size_t>(sequence)] * hidden_, item.length * hidden_);
 }
 
 }  // namespace nibble

@@ -2,6 +2,7 @@
 // block can be run again and again while its weights change.
 #pragma once
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <limits>
 #include <set>
@@ -9,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/scratch_array.h"
 #include "models/decoder.h"
 
 namespace nibble {
@@ -16,13 +18,16 @@ namespace nibble {
 class BlockRunner {
  public:
   /// Embeds the sequences (ids inside the vocabulary: Error(bad_input) else). `decoder` must outlive the object; its
-  /// blocks may change. Memory: 4 bytes per token and hidden channel.
-  BlockRunner(const models::Decoder& decoder, std::vector<std::vector<std::int32_t>> sequences, Exec& exec);
+  /// blocks may change. Memory: 4 bytes per token and hidden channel; with `spill`, on the disk in that folder.
+  BlockRunner(const models::Decoder& decoder, std::vector<std::vector<std::int32_t>> sequences, Exec& exec,
+              const std::filesystem::path& spill = {});
 
   std::int64_t tokens() const { return tokens_; }
   std::int64_t hidden() const { return hidden_; }
   /// What goes into the block that comes next, [tokens, hidden], sequence by sequence.
-  std::span<const float> activations() const { return activations_; }
+  std::span<const float> activations() const {
+    return {activations_.data(), static_cast<std::size_t>(activations_.size())};
+  }
 
   /// Runs block number `index` over all sequences, or the first `most`. `tap` (may be null) sees its linears. With
   /// `advance` its outputs replace the activations. `on_sequence` (may be empty) is called before each with its number.
@@ -44,7 +49,7 @@ class BlockRunner {
   std::vector<std::int64_t> first_;  ///< first row of each sequence
   Exec& exec_;
   std::int64_t tokens_ = 0, hidden_ = 0;
-  std::vector<float> activations_;
+  ScratchArray activations_;
 };
 
 }  // namespace nibble

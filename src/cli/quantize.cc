@@ -183,8 +183,8 @@ void carry_out(const Flags& flags, const quanto::Config& config, const Quantizat
   if (journal != nullptr) journal->finish();
   bar.clear();
   report(flags, plan, error, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), json);
-  quantizer.reset();  // two models are going to be in memory
-  const bool checks = flags.job.check_kl || journal != nullptr;
+  quantizer.reset();                                                 // two models are going to be in memory
+  const bool checks = flags.job.check_kl || !flags.dataset.empty();  // what needed data has more to lose
   if (checks && !flags.job.no_check_kl) check_divergence(flags, plan, source, exec, bar, json);
 }
 
@@ -207,15 +207,7 @@ void run_quantize(Flags flags) {
 
   std::unique_ptr<ModuleQuantizer> quantizer = make_quantizer(flags, config, source, exec);
   QuantizationPlan plan = plan_quantization(*source, *quantizer, flags.selection, exec.pool.size());
-  if (const auto* solved = dynamic_cast<SolvedQuantizer*>(quantizer.get())) {
-    plan.peak_bytes += plan.quantized_bytes;  // all of the result is held until it is written
-    if (calibrates(flags, *solved)) {
-      plan.peak_bytes += calibration_bytes(source, flags.samples, flags.seqlen, exec);
-      // The check at the end holds two models, and logits.
-      const std::int64_t check = plan.bytes_in + plan.bytes_out + (std::int64_t{128} << 20);
-      if (!flags.job.no_check_kl) plan.peak_bytes = std::max(plan.peak_bytes, check);
-    }
-  }
+  plan_memory(flags, plan, source, *quantizer, exec);
   if (!flags.json && flags.dry_run) print_plan(plan);
   if (!flags.json) print_totals(flags, plan);
   Json json = flags.json ? json_of(flags, plan) : Json();
@@ -314,7 +306,7 @@ void add_quantize(CLI::App& app) {
     // What says where and how fast, but not what: the same result whatever it is.
     flags->job.recipe =
         recipe_of(*command, {"help", "out", "dataset", "dataset-path", "max-shard-size", "force", "dry-run", "json",
-                             "threads", "resume", "fallback", "check-kl", "no-check-kl", "max-kl"});
+                             "threads", "resume", "fallback", "check-kl", "no-check-kl", "max-memory", "max-kl"});
     run_quantize(*flags);
   });
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <iostream>
+#include <limits>
 
 #include "base/error.h"
 #include "base/sha256.h"
@@ -101,6 +102,33 @@ bool calibrates(const QuantizeFlags& flags, const SolvedQuantizer& quantizer) {
   return quantizer.needs_data() || !flags.dataset.empty();
 }
 
+void plan_memory(QuantizeFlags& flags, QuantizationPlan& plan, std::shared_ptr<const Checkpoint> source,
+                 const ModuleQuantizer& quantizer, Exec& exec) {
+  const std::int64_t limit =
+      flags.job.max_memory.empty() ? std::numeric_limits<std::int64_t>::max() : parse_byte_size(flags.job.max_memory);
+  const auto* solved = dynamic_cast<const SolvedQuantizer*>(&quantizer);
+  if (solved != nullptr) plan.peak_bytes += plan.quantized_bytes;  // all of the result is held until it is written
+  if (solved != nullptr && calibrates(flags, *solved)) {
+    plan.peak_bytes += calibration_bytes(source, flags.samples, flags.seqlen, exec);
+    if (plan.peak_bytes > limit) {
+      flags.job.spill = true;
+      plan.peak_bytes -= activation_bytes(source, flags.samples, flags.seqlen, exec);
+      plan.notes.emplace_back("activations between blocks lie on the disk, for --max-memory");
+    }
+    // The check at the end holds two models, and logits.
+    const std::int64_t check = plan.bytes_in + plan.bytes_out + (std::int64_t{128} << 20);
+    if (check > limit && !flags.job.no_check_kl) {
+      flags.job.no_check_kl = true;
+      plan.notes.emplace_back("the result is not compared with its source, for --max-memory");
+    }
+    if (!flags.job.no_check_kl) plan.peak_bytes = std::max(plan.peak_bytes, check);
+  }
+  if (plan.peak_bytes > limit) {
+    throw bad_input("--max-memory ", flags.job.max_memory, ": ", byte_text(static_cast<double>(plan.peak_bytes)),
+                    " are needed", flags.job.spill ? ", with activations on the disk" : "");
+  }
+}
+
 std::unique_ptr<Journal> calibrate_blocks(const QuantizeFlags& flags, const QuantizationPlan& plan,
                                           std::shared_ptr<const Checkpoint> source, SolvedQuantizer& quantizer,
                                           QuantizeOptions& options, Exec& exec, ProgressBar& bar) {
@@ -132,6 +160,7 @@ std::unique_ptr<Journal> calibrate_blocks(const QuantizeFlags& flags, const Quan
   };
   task.journal = journal.get();
   task.fallback = flags.job.fallback;
+  if (flags.job.spill) task.spill = Journal::folder_of(flags.out);
   block_quantize(task, quantizer, exec, bar.callback());
   bar.clear();
   if (!flags.json) print_unusual(unusual);
@@ -150,6 +179,11 @@ void add_job_flags(CLI::App& command, JobFlags& flags) {
   command
       .add_flag("--fallback,!--no-fallback", flags.fallback,
                 "Round a module to nearest when nothing else is numerically sound (default); else that is an error")
+      ->group(group);
+  command
+      .add_option("--max-memory", flags.max_memory,
+                  "Most memory to use, for example 4GB; activations go to the disk beside the output when they do not "
+                  "fit")
       ->group(group);
 }
 

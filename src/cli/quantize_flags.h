@@ -58,6 +58,8 @@ struct JobFlags {
   bool fallback = true;
   bool check_kl = false;  ///< asked for; methods that calibrate are checked without
   bool no_check_kl = false;
+  std::string max_memory;        ///< "4GB"; empty: no limit
+  bool spill = false;            ///< activations go to the disk, so that the limit holds
   std::optional<double> max_kl;  ///< unset: suspicious_divergence()
   Json recipe;                   ///< every option that was given and decides bytes of the result
 };
@@ -95,6 +97,11 @@ gptq::QuantizerConfig gptq_config(const QuantizeFlags& flags);
 bool calibrates(const QuantizeFlags& flags, const SolvedQuantizer& quantizer);
 void add_aqlm_flags(CLI::App& command, AqlmFlags& flags);
 aqlm::QuantizerConfig aqlm_config(const QuantizeFlags& flags);
+/// Adds to plan.peak_bytes what calibration holds. Where that is more than --max-memory, chooses to spill or leaves out
+/// the check at the end, which is noted; throws Error(bad_input) with the numbers when that is not enough.
+void plan_memory(QuantizeFlags& flags, QuantizationPlan& plan, std::shared_ptr<const Checkpoint> source,
+                 const ModuleQuantizer& quantizer, Exec& exec);
+
 /// Adds --no-resume and its relatives.
 void add_job_flags(CLI::App& command, JobFlags& flags);
 /// Chooses codes for the plan's modules with the calibration data that the flags name, or takes those that an earlier

@@ -20,8 +20,9 @@ namespace fs = std::filesystem;
 std::string quantize(const fs::path& out, const std::string& arguments) {
   const bool has_data = arguments.find("--dataset") != std::string::npos;
   return "'" + test::nibble_binary().string() + "' quantize '" + test::source("models/demo").string() + "' -o '" +
-         out.string() + "' --method gptq --group-size 64 --seqlen 32 " + (has_data ? "" : "--dataset builtin ") +
-         arguments;
+         out.string() + "' --method gptq --group-size 64 " +
+         (arguments.find("--seqlen") == std::string::npos ? "--seqlen 32 " : "") +
+         (has_data ? "" : "--dataset builtin ") + arguments;
 }
 
 /// All files of a result but the log, which says how long things took.
@@ -144,6 +145,35 @@ TEST(QuantizeJob, ADryRunPredictsAndWarns) {
   ASSERT_EQ(poor.code, 0) << poor.err;
   EXPECT_NE(poor.out.find("only 1 different tokens"), std::string::npos) << poor.out;
   EXPECT_NE(poor.out.find("1 sequences of the 2 asked for"), std::string::npos) << poor.out;
+}
+
+TEST(QuantizeJob, KeepsToALimitOfMemory) {
+  const test::TempDir temp;
+  const std::string arguments =
+      "--nsamples 16 --seqlen 512 --include 'model.layers.[01].self_attn.*' --dry-run --json ";
+  const auto predicted = [&](const std::string& more) {
+    const test::Ran ran = test::run_command(quantize(temp / "out", arguments + more));
+    EXPECT_EQ(ran.code, 0) << ran.err;
+    const Json json = Json::parse(ran.out, "json");
+    return std::pair(json.find("predicted_peak_bytes")->integer("peak"), json.find("notes")->dump());
+  };
+  const std::int64_t all = predicted("--no-check-kl").first;
+  const auto [some, notes] = predicted("--max-memory " + std::to_string(all - 1));
+  EXPECT_EQ(some, all - 4 * 16 * 512 * 256) << "4 bytes per token and hidden channel";
+  EXPECT_NE(notes.find("activations between blocks lie on the disk"), std::string::npos) << notes;
+  const test::Ran refused =
+      test::run_command(quantize(temp / "out", arguments + "--max-memory " + std::to_string(some - 1)));
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_NE(refused.err.find("MiB are needed, with activations on the disk"), std::string::npos) << refused.err;
+
+  const std::string small = "--nsamples 2 --include 'model.layers.[01].self_attn.*' --no-check-kl --json ";
+  const test::Ran free = test::run_command(quantize(temp / "free", small));
+  ASSERT_EQ(free.code, 0) << free.err;
+  const std::int64_t peak = Json::parse(free.out, "json").find("predicted_peak_bytes")->integer("peak");
+  const test::Ran bound =
+      test::run_command(quantize(temp / "bound", small + "--max-memory " + std::to_string(peak - 1)));
+  ASSERT_EQ(bound.code, 0) << bound.err;
+  expect_same_files(temp / "bound", temp / "free", "spilled");
 }
 
 TEST(QuantizeJob, TwoWritersAndFullFolders) {
