@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Shows nibble at work on the model that lies in this repository: builds it, quantizes the model to 8, 4 and 2 bits,
-# compares size, perplexity and speed with bf16, and lets each write a few words. Debian 12, as root or with sudo.
+# Shows nibble at work on the model that lies in this repository: builds it, quantizes the model to 8, 4 and 2 bits and
+# with GPTQ, compares size, perplexity and speed with bf16, and lets each write a few words. Debian 12, as root or with sudo.
 #   scripts/demo.sh [FOLDER]     FOLDER keeps the quantized models (default: out/demo)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,6 +27,7 @@ nibble=$PWD/build/release/nibble
 
 say "2. Quantize $model (6.8 M parameters, trained by this project; it babbles, but it is a real model)"
 mkdir -p "$out"
+all=(bf16 int8 int4 int2 gptq-rtn gptq)
 declare -A bits size
 bits[bf16]=16
 size[bf16]=$(stat -c %s "$model/model.safetensors")
@@ -37,9 +38,21 @@ for weights in int8 int4 int2; do
   size[$weights]=$(stat -c %s "$out/$weights/model.safetensors")
 done
 
+# The same format twice: every weight rounded on its own, and rounding errors made up for on calibration data.
+gptq=(--method gptq --bits 4 --group-size 64 --asym)
+data=(--dataset $model/calibration_ids.json --samples 16 --seqlen 512)
+for weights in gptq-rtn gptq; do
+  flags=("${gptq[@]}" --algorithm rtn)
+  [[ $weights == gptq ]] && flags=("${gptq[@]}" --refine 4 "${data[@]}")
+  echo "nibble quantize $model -o $out/$weights ${flags[*]}"
+  json=$("$nibble" quantize "$model" -o "$out/$weights" "${flags[@]}" --force --json)
+  bits[$weights]=$(field bits_per_weight <<<"$json")
+  size[$weights]=$(stat -c %s "$out/$weights/model.safetensors")
+done
+
 say "3. Measure (perplexity of $text, 168 windows of 512 tokens; speed on $(nproc) threads)"
 declare -A ppl error kl top prompt generate
-for weights in bf16 int8 int4 int2; do
+for weights in "${all[@]}"; do
   folder=$out/$weights
   [[ $weights == bf16 ]] && folder=$model
   [[ -t 2 ]] && printf '%s ...\r' "$weights" >&2
@@ -53,10 +66,10 @@ for weights in bf16 int8 int4 int2; do
 done
 
 number() { LC_ALL=C printf "%$1" "$2"; }
-echo "| weights | file MB | bits/weight | perplexity      | KL to bf16 | same top token | prompt t/s | generation t/s |"
-echo "|---------|--------:|------------:|----------------:|-----------:|---------------:|-----------:|---------------:|"
-for weights in bf16 int8 int4 int2; do
-  echo "| $(number -7s $weights)" \
+echo "| weights  | file MB | bits/weight | perplexity      | KL to bf16 | same top token | prompt t/s | generation t/s |"
+echo "|----------|--------:|------------:|----------------:|-----------:|---------------:|-----------:|---------------:|"
+for weights in "${all[@]}"; do
+  echo "| $(number -8s $weights)" \
     "| $(awk -v b="${size[$weights]}" 'BEGIN { printf "%7.2f", b / 1e6 }')" \
     "| $(number 11.2f "${bits[$weights]}")" \
     "| $(number 7.2f "${ppl[$weights]}") +/- $(number 3.2f "${error[$weights]}")" \
@@ -65,12 +78,13 @@ for weights in bf16 int8 int4 int2; do
     "| $(number 10.0f "${prompt[$weights]}") | $(number 14.0f "${generate[$weights]}") |"
 done
 echo "bits/weight counts the quantized linear layers with their scales; embeddings and the output head stay in bf16."
+echo "gptq-rtn and gptq are both GPTQ checkpoints of 4 bits: rounded to nearest, and chosen with calibration data."
 
 say "4. Generate (greedy, 40 tokens)"
-for weights in bf16 int8 int4 int2; do
+for weights in "${all[@]}"; do
   folder=$out/$weights
   [[ $weights == bf16 ]] && folder=$model
-  printf '%-5s ' "$weights"
+  printf '%-8s ' "$weights"
   "$nibble" run "$folder" -p "Once upon a time" -n 40 --greedy --echo 2>/dev/null | tr '\n' ' '
   echo
 done
