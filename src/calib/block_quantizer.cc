@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/process_memory.h"
+#include "calib/float_target.h"
 #include "calib/gram.h"
 
 namespace nibble {
@@ -46,6 +47,9 @@ class InputOrder final : public Tap {
 
 using Names = std::set<std::string, std::less<>>;
 
+/// Of the matrix that a weight's target divides by.
+constexpr double kTargetDamp = 0.01;
+
 class BlockQuantizer {
  public:
   BlockQuantizer(const BlockTask& task, SolvedQuantizer& quantizer, Exec& exec, const ProgressCallback& progress)
@@ -56,7 +60,11 @@ class BlockQuantizer {
         wanted_(task.modules.begin(), task.modules.end()),
         weights_(task.source),
         decoder_(models::build_decoder(weights_, exec)),
-        runner_(decoder_, task.sequences, exec, task.spill) {}
+        runner_(decoder_, task.sequences, exec, task.spill) {
+    if (task.float_inputs == 0) return;
+    float_decoder_ = decoder_;
+    float_runner_ = std::make_unique<BlockRunner>(float_decoder_, task.sequences, exec, task.spill);
+  }
 
   void run() {
     const auto blocks = static_cast<std::int64_t>(decoder_.blocks.size());
@@ -65,8 +73,12 @@ class BlockQuantizer {
       const std::vector<Names> subsets = subsets_of(b);
       for (const Names& subset : subsets) solve_subset(b, subset);
       if (quantizer_.modules().size() >= wanted_.size()) return;
-      if (b + 1 < blocks) runner_.run(b, {.advance = true});
+      if (b + 1 < blocks) {
+        runner_.run(b, {.advance = true});
+        if (float_runner_) float_runner_->run(b, {.advance = true});
+      }
       forget(decoder_.blocks[static_cast<std::size_t>(b)]);
+      if (float_runner_) float_decoder_.blocks[static_cast<std::size_t>(b)] = {};
     }
   }
 
@@ -117,7 +129,8 @@ class BlockQuantizer {
     const std::int64_t unit = units_++;
     if (restore(unit, block, subset)) return;
     StatisticsCollector statistics(subset, exec_);
-    runner_.run(block, {.tap = &statistics, .until = subset});
+    CrossStatistics cross(subset, &statistics, exec_);
+    observe(block, subset, statistics, cross);
     const InputStatistics* previous = nullptr;
     std::vector<float> gram;
     std::vector<ModuleReport> reports;
@@ -131,10 +144,21 @@ class BlockQuantizer {
         gram = input->matrix(2.0 / static_cast<double>(input->tokens), exec_.pool);
       }
       previous = input;
-      reports.push_back(solve(*linear, gram, input == nullptr ? 0 : input->tokens));
+      const std::int64_t tokens = input == nullptr ? 0 : input->tokens;
+      std::vector<float> shift;
+      if (float_runner_ && tokens > 0) shift = cross.matrix(linear->name, 2.0 / static_cast<double>(tokens));
+      reports.push_back(solve(*linear, gram, shift, tokens));
       tell(reports.back());
     }
     if (task_.journal != nullptr) task_.journal->store(unit, reports, quantizer_);
+  }
+
+  void observe(std::int64_t block, const Names& subset, StatisticsCollector& statistics, CrossStatistics& cross) {
+    if (!float_runner_) return runner_.run(block, {.tap = &statistics, .until = subset});
+    runner_.run(block, {.tap = &cross.quantized_tap(), .until = subset, .on_sequence = [&](std::int64_t sequence) {
+                          float_runner_->run(
+                              block, {.tap = &cross.float_tap(), .until = subset, .first = sequence, .most = 1});
+                        }});
   }
 
   /// Takes a unit from the journal, if an earlier run finished it.
@@ -170,7 +194,9 @@ class BlockQuantizer {
     if (task_.on_module) task_.on_module(report);
   }
 
-  ModuleReport solve(nn::Linear& linear, const std::vector<float>& gram, std::int64_t tokens) {
+  /// `cross`: of the float model's inputs with these (float_target.h), or empty.
+  ModuleReport solve(nn::Linear& linear, const std::vector<float>& gram, const std::vector<float>& cross,
+                     std::int64_t tokens) {
     const std::int64_t rows = linear.outputs(), cols = linear.inputs();
     const auto finite = [](float v) { return std::isfinite(v); };
     if (!std::all_of(gram.begin(), gram.end(), finite)) {
@@ -183,6 +209,7 @@ class BlockQuantizer {
                       ".weight: NaN or infinity among its values cannot be quantized");
     }
     const auto begin = std::chrono::steady_clock::now();
+    if (!cross.empty()) weight = float_target(weight, rows, cross, gram, kTargetDamp, task_.float_inputs, exec_);
     SolvedModule solved = quantizer_.solve(linear.name, weight, rows, cols, gram, exec_);
     if (!solved.linear.weight.empty()) linear.weight = solved.linear.weight;  // empty: a rehearsal (job_estimate.h)
     const ModuleReport report{
@@ -207,6 +234,8 @@ class BlockQuantizer {
   WeightStore weights_;
   models::Decoder decoder_;
   BlockRunner runner_;
+  models::Decoder float_decoder_;  ///< as the checkpoint has it
+  std::unique_ptr<BlockRunner> float_runner_;
   std::int64_t units_ = 0;     ///< begun
   std::int64_t restored_ = 0;  ///< modules taken from the journal
   std::string last_loss_;      ///< of the last module, for the progress line
@@ -225,7 +254,7 @@ std::set<std::string> block_linears(std::shared_ptr<const Checkpoint> source, Ex
 }
 
 std::int64_t calibration_bytes(std::shared_ptr<const Checkpoint> source, std::int64_t samples, std::int64_t seqlen,
-                               Exec& exec) {
+                               bool float_inputs, Exec& exec) {
   const WeightStore weights(std::move(source));
   models::Decoder decoder = models::build_decoder(weights, exec);
   const std::int64_t hidden = decoder.config.hidden_size;
@@ -238,13 +267,16 @@ std::int64_t calibration_bytes(std::shared_ptr<const Checkpoint> source, std::in
     }
     largest = std::max(largest, bytes);
   }
-  return 4 * samples * seqlen * hidden + 4 * seqlen * (8 * hidden + 4 * widest) + largest;
+  const std::int64_t streams = float_inputs ? 2 : 1;
+  return streams * 4 * samples * seqlen * hidden + 4 * seqlen * (8 * hidden + 4 * widest) + largest +
+         (float_inputs ? 12 * widest * widest + 4 * seqlen * widest : 0);
 }
 
 std::int64_t activation_bytes(std::shared_ptr<const Checkpoint> source, std::int64_t samples, std::int64_t seqlen,
-                              Exec& exec) {
+                              bool float_inputs, Exec& exec) {
   const WeightStore weights(std::move(source));
-  return 4 * samples * seqlen * models::build_decoder(weights, exec).config.hidden_size;
+  const std::int64_t streams = float_inputs ? 2 : 1;
+  return streams * 4 * samples * seqlen * models::build_decoder(weights, exec).config.hidden_size;
 }
 
 void block_quantize(const BlockTask& task, SolvedQuantizer& quantizer, Exec& exec, const ProgressCallback& progress) {

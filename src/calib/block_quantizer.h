@@ -22,13 +22,13 @@ namespace nibble {
 std::set<std::string> block_linears(std::shared_ptr<const Checkpoint> source, Exec& exec);
 
 /// Memory that calibration holds beside the Gram matrices and what it quantizes, at most: activations between two
-/// blocks, those inside a block for one sequence, and a block's weights.
+/// blocks, those inside a block for one sequence, and a block's weights. `float_inputs`: BlockTask's is not 0.
 std::int64_t calibration_bytes(std::shared_ptr<const Checkpoint> source, std::int64_t samples, std::int64_t seqlen,
-                               Exec& exec);
+                               bool float_inputs, Exec& exec);
 
 /// The part of calibration_bytes() that may lie on the disk.
 std::int64_t activation_bytes(std::shared_ptr<const Checkpoint> source, std::int64_t samples, std::int64_t seqlen,
-                              Exec& exec);
+                              bool float_inputs, Exec& exec);
 
 struct BlockTask {
   std::shared_ptr<const Checkpoint> source;
@@ -37,7 +37,10 @@ struct BlockTask {
   std::function<void(const ModuleReport&)> on_module;  ///< may be empty
   Journal* journal = nullptr;                          ///< where finished work is kept and found; null: nowhere
   std::filesystem::path spill;                         ///< folder for activations between blocks; empty: in memory
-  bool fallback = true;                                ///< false: a module that had to be rounded is an error
+  /// How far weights go, before they are solved, towards those that make up for what earlier blocks lost
+  /// (float_target.h): 0 not at all, 1 all the way. Runs every block twice as often.
+  double float_inputs = 0;
+  bool fallback = true;  ///< false: a module that had to be rounded is an error
 };
 
 /// Fills `quantizer` with every module. The same tensors for any number of threads. exec.compute is the arithmetic in

@@ -96,7 +96,8 @@ void BlockRunner::run(std::int64_t index, const Run& options) {
   one.blocks = {carrying(&put_block, hidden_), decoder_.blocks.at(static_cast<std::size_t>(index))};
   one.blocks.back().attention.layer = 0;  // of a cache that has this layer only
   if (options.advance) one.blocks.push_back(carrying(&take_block, hidden_));
-  for (std::int64_t s = 0; s < std::min(sequences(), options.most); ++s) {
+  const std::int64_t end = options.first + std::min(sequences() - options.first, options.most);
+  for (std::int64_t s = options.first; s < end; ++s) {
     if (options.on_sequence) options.on_sequence(s);
     pass(one, s, options, true);
   }

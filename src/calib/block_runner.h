@@ -29,12 +29,14 @@ class BlockRunner {
     return {activations_.data(), static_cast<std::size_t>(activations_.size())};
   }
 
-  /// Runs block number `index` over all sequences, or the first `most`. `tap` (may be null) sees its linears. With
-  /// `advance` its outputs replace the activations. `on_sequence` (may be empty) is called before each with its number.
+  /// Runs block number `index` over all sequences from `first` on, or `most` of them. `tap` (may be null) sees its
+  /// linears. With `advance` its outputs replace the activations. `on_sequence` (may be empty) is called before each
+  /// with its number.
   struct Run {
     Tap* tap = nullptr;
     bool advance = false;
     std::set<std::string, std::less<>> until{};  ///< a pass ends when all of these have seen their input; empty: never
+    std::int64_t first = 0;
     std::int64_t most = std::numeric_limits<std::int64_t>::max();
     std::function<void(std::int64_t)> on_sequence{};
   };

@@ -109,10 +109,11 @@ void plan_memory(QuantizeFlags& flags, QuantizationPlan& plan, std::shared_ptr<c
   const auto* solved = dynamic_cast<const SolvedQuantizer*>(&quantizer);
   if (solved != nullptr) plan.peak_bytes += plan.quantized_bytes;  // all of the result is held until it is written
   if (solved != nullptr && calibrates(flags, *solved)) {
-    plan.peak_bytes += calibration_bytes(source, flags.samples, flags.seqlen, exec);
+    const bool float_inputs = flags.gptq.float_inputs > 0;
+    plan.peak_bytes += calibration_bytes(source, flags.samples, flags.seqlen, float_inputs, exec);
     if (plan.peak_bytes > limit) {
       flags.job.spill = true;
-      plan.peak_bytes -= activation_bytes(source, flags.samples, flags.seqlen, exec);
+      plan.peak_bytes -= activation_bytes(source, flags.samples, flags.seqlen, float_inputs, exec);
       plan.notes.emplace_back("activations between blocks lie on the disk, for --max-memory");
     }
     // The check at the end holds two models, and logits.
@@ -161,6 +162,7 @@ std::unique_ptr<Journal> calibrate_blocks(const QuantizeFlags& flags, const Quan
   task.journal = journal.get();
   task.fallback = flags.job.fallback;
   if (flags.job.spill) task.spill = Journal::folder_of(flags.out);
+  task.float_inputs = flags.gptq.float_inputs;
   block_quantize(task, quantizer, exec, bar.callback());
   bar.clear();
   if (!flags.json) print_unusual(unusual);

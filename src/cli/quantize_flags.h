@@ -43,6 +43,7 @@ struct GptqFlags {
   double damp = 0.01;
   double mse = 0;
   int refine = 0;
+  double float_inputs = 0;
 };
 
 struct AqlmFlags {

@@ -1,0 +1,141 @@
+#include "calib/float_target.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "quant/common/inverse_factor.h"
+
+namespace nibble {
+namespace {
+
+/// Tokens whose products are summed in f32, and rows of the matrix that are computed at once.
+constexpr std::int64_t kTokens = 512, kStrip = 512;
+
+/// to [cols, rows] = from [rows, cols].
+void transpose(const float* from, std::int64_t rows, std::int64_t cols, std::vector<float>& to, ThreadPool& pool) {
+  to.resize(static_cast<std::size_t>(rows * cols));
+  pool.run(cols, 16, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t c = begin; c < end; ++c) {
+      for (std::int64_t r = 0; r < rows; ++r) to[static_cast<std::size_t>(c * rows + r)] = from[r * cols + c];
+    }
+  });
+}
+
+void add_to_diagonal(std::vector<float>& matrix, std::int64_t n, float added) {
+  for (std::int64_t k = 0; k < n; ++k) matrix[static_cast<std::size_t>(k * (n + 1))] += added;
+}
+
+}  // namespace
+
+CrossStatistics::CrossStatistics(Names modules, Tap* inner, Exec& exec)
+    : modules_(std::move(modules)), exec_(exec), float_tap_(*this), quantized_tap_(*this, inner) {}
+
+bool CrossStatistics::shares(std::string_view module, const float* x, const float*& last, Names& sharing) {
+  const bool shared = x == last && !sharing.contains(module);
+  if (!shared) sharing.clear();
+  sharing.emplace(module);
+  last = x;
+  return shared;
+}
+
+void CrossStatistics::FloatTap::linear_input(std::string_view module, const float* x, std::int64_t m, std::int64_t k) {
+  if (owner_.modules_.find(module) == owner_.modules_.end() || shares(module, x, last_, sharing_)) return;
+  Sums& sums = owner_.sums_[std::string(module)];
+  sums.differs = sums.differs || sums.tokens != 0;  // the quantized model sent nothing here
+  sums.cols = k;
+  sums.tokens = m;
+  sums.floats.assign(x, x + m * k);
+}
+
+void CrossStatistics::QuantizedTap::linear_input(std::string_view module, const float* x, std::int64_t m,
+                                                 std::int64_t k) {
+  if (inner_ != nullptr) inner_->linear_input(module, x, m, k);
+  if (owner_.modules_.find(module) == owner_.modules_.end()) return;
+  if (!shares(module, x, last_, sharing_)) {
+    leader_ = module;
+    Sums& sums = owner_.sums_[leader_];
+    if (sums.tokens != m || sums.cols != k) {
+      sums.differs = true;
+    } else {
+      owner_.add(sums, x, m);
+    }
+    sums.tokens = 0;  // taken
+  }
+  owner_.leader_of_.insert_or_assign(std::string(module), leader_);
+}
+
+void CrossStatistics::QuantizedTap::linear_output(std::string_view module, const float* y, std::int64_t m,
+                                                  std::int64_t n) {
+  if (inner_ != nullptr) inner_->linear_output(module, y, m, n);
+  last_ = nullptr;
+}
+
+void CrossStatistics::QuantizedTap::static_scales(std::string_view module, StaticScales& scales) {
+  if (inner_ != nullptr) inner_->static_scales(module, scales);
+}
+
+void CrossStatistics::add(Sums& to, const float* x, std::int64_t m) {
+  const std::int64_t k = to.cols;
+  to.cross.resize(static_cast<std::size_t>(k * k));
+  for (std::int64_t at = 0; at < m; at += kTokens) {
+    const std::int64_t tokens = std::min(kTokens, m - at);
+    transpose(to.floats.data() + at * k, tokens, k, floats_transposed_, exec_.pool);
+    transpose(x + at * k, tokens, k, transposed_, exec_.pool);
+    for (std::int64_t top = 0; top < k; top += kStrip) {
+      const std::int64_t rows = std::min(kStrip, k - top);
+      product_.resize(static_cast<std::size_t>(rows * k));
+      product_transposed(
+          {floats_transposed_.data() + top * tokens, rows, tokens, transposed_.data(), k, tokens, product_.data(), k},
+          exec_);
+      exec_.pool.run(rows, 1, [&](std::int64_t begin, std::int64_t end, int) {
+        for (std::int64_t i = begin * k; i < end * k; ++i) {
+          to.cross[static_cast<std::size_t>(top * k + i)] += static_cast<double>(product_[static_cast<std::size_t>(i)]);
+        }
+      });
+    }
+  }
+}
+
+std::vector<float> CrossStatistics::matrix(std::string_view module, double factor) const {
+  const auto leader = leader_of_.find(module);
+  if (leader == leader_of_.end()) return {};
+  const Sums& sums = sums_.at(leader->second);
+  // Tokens that only the float model sent here.
+  if (sums.differs || sums.tokens != 0) return {};
+  std::vector<float> out(sums.cross.size());
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = static_cast<float>(sums.cross[i] * factor);
+  return out;
+}
+
+std::vector<float> float_target(std::span<const float> weight, std::int64_t rows, std::span<const float> cross,
+                                std::span<const float> gram, double damp, double part, Exec& exec) {
+  const std::int64_t cols = rows == 0 ? 0 : static_cast<std::int64_t>(weight.size()) / rows;
+  check(static_cast<std::int64_t>(gram.size()) == cols * cols && cross.size() == gram.size(), "float_target: sizes");
+  std::vector<float> out(weight.begin(), weight.end());
+  double mean = 0;
+  for (std::int64_t k = 0; k < cols; ++k) mean += static_cast<double>(gram[static_cast<std::size_t>(k * (cols + 1))]);
+  mean /= static_cast<double>(std::max<std::int64_t>(cols, 1));
+  if (!(mean > 0)) return out;
+  std::vector<float> factor;
+  float added = 0;
+  for (;; damp += 0.01) {
+    if (damp > 1) return out;
+    factor.assign(gram.begin(), gram.end());
+    added = static_cast<float>(damp * mean);
+    add_to_diagonal(factor, cols, added);
+    if (inverse_upper_factor(factor, cols, exec)) break;
+  }
+  // (G + l I)^-1 = U'U: W C U' U, from the left.
+  std::vector<float> other(cross.begin(), cross.end()), transposed;
+  add_to_diagonal(other, cols, added);
+  transpose(other.data(), cols, cols, transposed, exec.pool);
+  std::vector<float> product(out.size()), solved(out.size());
+  product_transposed({out.data(), rows, cols, transposed.data(), cols, cols, product.data(), cols}, exec);
+  product_transposed({product.data(), rows, cols, factor.data(), cols, cols, solved.data(), cols}, exec);
+  transpose(factor.data(), cols, cols, transposed, exec.pool);
+  product_transposed({solved.data(), rows, cols, transposed.data(), cols, cols, product.data(), cols}, exec);
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] += static_cast<float>(part) * (product[i] - out[i]);
+  return out;
+}
+
+}  // namespace nibble
