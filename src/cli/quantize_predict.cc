@@ -62,7 +62,8 @@ void predict_job(const QuantizeFlags& flags, const QuantizationPlan& plan, std::
     for (const auto& ids : sequences) tokens += static_cast<std::int64_t>(ids.size());
   }
   exec.compute = compute_dtype("auto", *source);
-  const JobEstimate estimate = estimate_job(source, plan.modules, tokens, flags.seqlen, quantizer, exec);
+  JobEstimate estimate = estimate_job(source, plan.modules, tokens, flags.seqlen, quantizer, exec);
+  if (flags.gptq.float_inputs > 0) estimate.observing *= 2;  // the float model runs beside the quantized one
   const std::vector<std::string> notes = wasteful(flags, sequences, tokens);
   if (flags.json) {
     Json::Array list;
