@@ -77,7 +77,7 @@ class Lloyd {
         for (std::int64_t i = e * dims_; i < (e + 1) * dims_; ++i) {
           words_[static_cast<std::size_t>(i)] = static_cast<float>(sums[static_cast<std::size_t>(i)] / m);
         }
-      } else if (count_ > entries_) {
+      } else {
         copy_point(static_cast<std::int64_t>(rng.uniform() * static_cast<double>(count_)), e);
       }
     }
@@ -95,12 +95,23 @@ class Lloyd {
   std::vector<std::int32_t> codes_;
 };
 
+/// A word for every point.
+KMeans every_point(std::span<const float> points, std::int64_t count, std::int64_t word_values) {
+  KMeans out;
+  out.words.resize(static_cast<std::size_t>(word_values));
+  std::copy(points.begin(), points.end(), out.words.begin());
+  out.codes.resize(static_cast<std::size_t>(count));
+  std::iota(out.codes.begin(), out.codes.end(), 0);
+  return out;
+}
+
 }  // namespace
 
 KMeans kmeans(std::span<const float> points, std::span<const float> weights, std::int64_t dims,
               const KMeansOptions& options, Rng& rng, ThreadPool& pool) {
   const auto count = static_cast<std::int64_t>(weights.size());
   check(static_cast<std::int64_t>(points.size()) == count * dims, "kmeans: points and weights");
+  if (count <= options.entries) return every_point(points, count, options.entries * dims);
   const std::int64_t wanted = options.points_per_entry > 0 ? options.points_per_entry * options.entries : count;
   std::vector<float> some_points, some_weights;
   std::span<const float> used = points, used_weights = weights;

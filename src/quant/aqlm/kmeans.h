@@ -22,7 +22,8 @@ struct KMeans {
 
 /// Lloyd's iteration on `points` [n, dims] finite f32 with one weight each (not negative), from random distinct rows:
 /// words become the weighted mean of the points nearest to them; a word that no point is nearest to moves to a random
-/// point. Ends early when no code changes. With fewer points than words the rest stays zero. The same result for any
+/// point. Ends early when no code changes. With no more points than words every
+/// point is a word, the rest stays zero. The same result for any
 /// number of threads; `rng` decides what is random.
 KMeans kmeans(std::span<const float> points, std::span<const float> weights, std::int64_t dims,
               const KMeansOptions& options, Rng& rng, ThreadPool& pool);

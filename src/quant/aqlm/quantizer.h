@@ -40,6 +40,8 @@ class Quantizer final : public SolvedQuantizer {
   SolvedModule solve(const std::string& module, std::span<const float> weight, std::int64_t rows, std::int64_t cols,
                      std::span<const float> gram, Exec& exec) override;
   bool true_sequential() const override { return config_.true_sequential; }
+  /// Multiply-adds of one round: products with the Gram matrix, and words compared.
+  double solve_work(std::int64_t rows, std::int64_t cols) const override;
 
  private:
   QuantizerConfig config_;

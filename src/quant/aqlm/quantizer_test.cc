@@ -107,6 +107,9 @@ TEST(AqlmQuantizer, SaysWhatIsWastefulAndRefusesWhatDoesNotFit) {
   EXPECT_EQ(small.note({2048, 2048}, DType::f32), "");
   EXPECT_NE(large.note({256, 256}, DType::f32).find("more words than it has groups"), std::string::npos);
   EXPECT_EQ(large.note({4096, 4096}, DType::f32), "");
+  EXPECT_DOUBLE_EQ(small.solve_work(512, 256), 2 * small.solve_work(256, 256));
+  EXPECT_GT(small.solve_work(256, 512), 2 * small.solve_work(256, 256)) << "products grow with the square";
+  EXPECT_GT(large.solve_work(256, 256), small.solve_work(256, 256));
   EXPECT_THROW(small.outputs("m", {16, 60}, DType::f32), Error);
   QuantMachine machine;
   Quantizer quantizer(config_of("1x4"));
