@@ -23,13 +23,16 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
 /// Solves corners of weights and keeps what whole ones would have taken; weights stay as they are.
 class Sampler final : public SolvedQuantizer {
  public:
-  explicit Sampler(SolvedQuantizer& method) : SolvedQuantizer(method.scheme().name), method_(method) {}
+  /// `solves`: false to run the model only.
+  Sampler(SolvedQuantizer& method, bool solves)
+      : SolvedQuantizer(method.scheme().name), method_(method), solves_(solves) {}
 
   double spent = 0;                 ///< seconds in solve()
   std::map<Shape, double> of_work;  ///< seconds per unit of work, by the shape of the whole weight
 
   SolvedModule solve(const std::string& module, std::span<const float> weight, std::int64_t rows, std::int64_t cols,
                      std::span<const float> gram, Exec& exec) override {
+    if (!solves_) return {};
     const std::int64_t r = std::min(rows, kRows), c = std::min(cols, kCols);
     std::vector<float> w(static_cast<std::size_t>(r * c)), g(static_cast<std::size_t>(c * c));
     for (std::int64_t i = 0; i < r; ++i) std::copy_n(weight.data() + i * cols, c, w.data() + i * c);
@@ -53,6 +56,7 @@ class Sampler final : public SolvedQuantizer {
 
  private:
   SolvedQuantizer& method_;
+  bool solves_;
 };
 
 /// Ids from all over the vocabulary, so that statistics look like statistics.
@@ -87,7 +91,7 @@ JobEstimate estimate_job(std::shared_ptr<const Checkpoint> source, const std::ve
   double pass = 0;
   std::map<Shape, double> of_work;
   for (int round = 0; round < 2; ++round) {  // the first reads the weights from the disk
-    Sampler sampler(quantizer);
+    Sampler sampler(quantizer, round > 0);
     auto begin = std::chrono::steady_clock::now();
     block_quantize(task, sampler, exec);
     pass = seconds_since(begin) - sampler.spent;
