@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/process_memory.h"
 #include "base/sha256.h"
 #include "calib/block_quantizer.h"
 #include "calib/dataset.h"
@@ -133,6 +134,7 @@ void plan_memory(QuantizeFlags& flags, QuantizationPlan& plan, std::shared_ptr<c
 std::unique_ptr<Journal> calibrate_blocks(const QuantizeFlags& flags, const QuantizationPlan& plan,
                                           std::shared_ptr<const Checkpoint> source, SolvedQuantizer& quantizer,
                                           QuantizeOptions& options, Exec& exec, ProgressBar& bar) {
+  return_large_blocks();
   BlockTask task;
   task.source = source;
   task.modules = plan.modules;
