@@ -58,7 +58,12 @@ std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Check
   for (const PlannedTensor& planned : plan.tensors) {
     if (progress) progress({"quantizing", planned.source->name, done, plan.bytes_in});
     if (planned.module.empty()) {
-      parts.tensors.push_back(*planned.source);
+      TensorEntry entry = *planned.source;
+      if (const Tensor* replaced = quantizer.replacement(entry.name)) {
+        entry.view = replaced->view();
+        owner->tensors.push_back(*replaced);
+      }
+      parts.tensors.push_back(std::move(entry));
     } else {
       add_quantized(planned, quantizer, pool, *owner, parts.tensors);
     }

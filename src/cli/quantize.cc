@@ -150,6 +150,7 @@ std::unique_ptr<ModuleQuantizer> make_quantizer(Flags& flags, const quanto::Conf
                                                 const std::shared_ptr<const Checkpoint>& source, Exec& exec) {
   if (is_bnb(flags.method)) return bnb_quantizer(flags);
   if (flags.method == "quanto") return std::make_unique<quanto::Quantizer>(config);
+  if (flags.method == "awq") return awq_quantizer(flags, source, exec);
   std::unique_ptr<SolvedQuantizer> quantizer;
   if (flags.method == "aqlm") {
     quantizer = std::make_unique<aqlm::Quantizer>(aqlm_config(flags));
@@ -167,6 +168,10 @@ std::unique_ptr<Journal> prepare(const Flags& flags, const quanto::Config& confi
                                  ProgressBar& bar) {
   if (config.activations) {
     quantizer = std::make_unique<quanto::Quantizer>(config, calibrate(flags, config, *source, exec, bar.callback()));
+  }
+  if (auto* awq = dynamic_cast<awq::Quantizer*>(quantizer.get())) {
+    calibrate_awq(flags, plan, source, *awq, exec, bar.callback());
+    return nullptr;
   }
   auto* solved = dynamic_cast<SolvedQuantizer*>(quantizer.get());
   return solved == nullptr ? nullptr : calibrate_blocks(flags, plan, source, *solved, options, exec, bar);
@@ -212,7 +217,7 @@ void run_quantize(Flags flags) {
   if (!flags.json) print_totals(flags, plan);
   Json json = flags.json ? json_of(flags, plan) : Json();
   if (auto* solved = dynamic_cast<SolvedQuantizer*>(quantizer.get());
-      flags.dry_run && solved != nullptr && calibrates(flags, *solved)) {
+      flags.dry_run && solved != nullptr && flags.method != "awq" && calibrates(flags, *solved)) {
     predict_job(flags, plan, source, *solved, exec, json);
   }
   if (!flags.dry_run) carry_out(flags, config, plan, source, std::move(quantizer), options, exec, json);
@@ -220,8 +225,8 @@ void run_quantize(Flags flags) {
 }
 
 void add_quanto_flags(CLI::App& command, Flags& flags) {
-  command.add_option("--method", flags.method, "quanto; bitsandbytes: bnb-nf4, bnb-fp4, llm-int8; gptq; aqlm")
-      ->check(CLI::IsMember({"quanto", "bnb-nf4", "bnb-fp4", "llm-int8", "gptq", "aqlm"}))
+  command.add_option("--method", flags.method, "quanto; bitsandbytes: bnb-nf4, bnb-fp4, llm-int8; gptq; awq; aqlm")
+      ->check(CLI::IsMember({"quanto", "bnb-nf4", "bnb-fp4", "llm-int8", "gptq", "awq", "aqlm"}))
       ->capture_default_str();
   command.add_option("--weights", flags.weights, "Type of the weights (float8 is float8_e4m3fn)")
       ->check(CLI::IsMember({"int8", "int4", "int2", "float8", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz"}))
@@ -234,7 +239,7 @@ void add_quanto_flags(CLI::App& command, Flags& flags) {
   command
       .add_option("--group-size", flags.group_size,
                   "Largest group of int4 and int2; 96, 64 and 32 are tried after it. optimum-quanto reads only 128. "
-                  "gptq: inputs with one scale, or -1 for all")
+                  "gptq, awq: inputs with one scale, or -1 for all")
       ->capture_default_str();
   command.add_flag("--zero-point", flags.zero_point,
                    "Integer shifts for int4 and int2: zero is exact, the rest less so");
@@ -247,9 +252,8 @@ void add_calibration_flags(CLI::App& command, Flags& flags) {
       ->check(CLI::IsMember({"none", "int8", "float8", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz"}))
       ->capture_default_str();
   command.add_option("--dataset", flags.dataset,
-                     "Calibration text: .txt, .jsonl with a field \"text\", or .json {\"ids\": [[...]]}; gptq and aqlm "
-                     "also: builtin, or "
-                     "c4, c4-new, wikitext2, ptb with --dataset-path");
+                     "Calibration text: .txt, .jsonl with a field \"text\", or .json {\"ids\": [[...]]}; gptq, awq "
+                     "and aqlm also: builtin, or c4, c4-new, wikitext2, ptb with --dataset-path");
   command.add_option("--dataset-path", flags.dataset_path, "Where a data set that --dataset names lies");
   command.add_option("--samples,--nsamples", flags.samples, "Calibration sequences used, at most")
       ->check(CLI::Range(1, 1 << 20))
@@ -273,6 +277,7 @@ void add_quantize(CLI::App& app) {
   add_quanto_flags(*command, *flags);
   add_bnb_flags(*command, flags->bnb);
   add_gptq_flags(*command, flags->gptq);
+  add_awq_flags(*command, flags->awq);
   add_aqlm_flags(*command, flags->aqlm);
   add_job_flags(*command, flags->job);
   add_check_flags(*command, flags->job);
@@ -299,6 +304,7 @@ void add_quantize(CLI::App& app) {
       "  nibble quantize org/name -o out/nf4 --method bnb-nf4 --double-quant\n"
       "  nibble quantize org/name -o out/int8 --load-in-8bit\n"
       "  nibble quantize models/demo -o out/gptq --method gptq --bits 4 --group-size 128 --dataset builtin\n"
+      "  nibble quantize models/demo -o out/awq --method awq --group-size 64 --dataset builtin\n"
       "  nibble quantize org/name -o out/aqlm --method aqlm --aqlm 2x8 --dataset builtin\n"
       "  nibble quantize models/demo -o out/w8a8 --weights int8 --activations int8 \\\n"
       "      --dataset models/demo/calibration_ids.json --samples 128 --seqlen 512");

@@ -17,7 +17,8 @@ aqlm::QuantizerConfig aqlm_config(const QuantizeFlags& flags) {
 }
 
 void add_aqlm_flags(CLI::App& command, AqlmFlags& flags) {
-  const char* const group = "AQLM (needs --dataset; --samples, --seqlen, --float-inputs and --no-true-sequential apply)";
+  const char* const group =
+      "AQLM (needs --dataset; --samples, --seqlen, --float-inputs and --no-true-sequential apply)";
   command.add_option("--aqlm", flags.shape, "KxN: K codebooks of 2^N words; each group of inputs is a sum of K words")
       ->capture_default_str()
       ->group(group);

@@ -109,6 +109,7 @@ void plan_memory(QuantizeFlags& flags, QuantizationPlan& plan, std::shared_ptr<c
       flags.job.max_memory.empty() ? std::numeric_limits<std::int64_t>::max() : parse_byte_size(flags.job.max_memory);
   const auto* solved = dynamic_cast<const SolvedQuantizer*>(&quantizer);
   if (solved != nullptr) plan.peak_bytes += plan.quantized_bytes;  // all of the result is held until it is written
+  if (flags.method == "awq") plan.peak_bytes += awq_gram_bytes(source, exec);
   if (solved != nullptr && calibrates(flags, *solved)) {
     const bool float_inputs = flags.gptq.float_inputs > 0;
     plan.peak_bytes += calibration_bytes(source, flags.samples, flags.seqlen, float_inputs, exec);

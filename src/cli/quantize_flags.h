@@ -10,6 +10,7 @@
 #include "cli/common.h"
 #include "cli/progress_bar.h"
 #include "quant/aqlm/quantizer.h"
+#include "quant/awq/quantizer.h"
 #include "quant/gptq/quantizer.h"
 #include "quant/quantize_checkpoint.h"
 #include "quant/quanto/quantizer.h"
@@ -65,6 +66,13 @@ struct JobFlags {
   Json recipe;                   ///< every option that was given and decides bytes of the result
 };
 
+struct AwqFlags {
+  std::string version = "gemm";
+  std::string loss = "gram";
+  bool duo = true;
+  bool clip = true;
+};
+
 struct QuantizeFlags {
   std::string model;
   std::string out;
@@ -79,6 +87,7 @@ struct QuantizeFlags {
   GptqFlags gptq;
   AqlmFlags aqlm;
   JobFlags job;
+  AwqFlags awq;
   ModuleSelection selection;
   std::string dataset;
   std::string dataset_path;
@@ -123,6 +132,16 @@ void add_check_flags(CLI::App& command, JobFlags& flags);
 /// when that is further than flags allow.
 void check_divergence(const QuantizeFlags& flags, const QuantizationPlan& plan,
                       std::shared_ptr<const Checkpoint> source, Exec& exec, ProgressBar& bar, Json& json);
+
+void add_awq_flags(CLI::App& command, AwqFlags& flags);
+/// The quantizer of AWQ; adds to flags.selection the linears that it can take.
+std::unique_ptr<awq::Quantizer> awq_quantizer(QuantizeFlags& flags, std::shared_ptr<const Checkpoint> source,
+                                              Exec& exec);
+/// Memory of AWQ's Gram matrices.
+std::int64_t awq_gram_bytes(std::shared_ptr<const Checkpoint> source, Exec& exec);
+/// Searches with the calibration data that the flags name; says on stdout what it did.
+void calibrate_awq(const QuantizeFlags& flags, const QuantizationPlan& plan, std::shared_ptr<const Checkpoint> source,
+                   awq::Quantizer& quantizer, Exec& exec, const ProgressCallback& progress);
 
 void add_bnb_flags(CLI::App& command, BnbFlags& flags);
 /// The method that --load-in-4bit and its relatives mean, else flags.method.

@@ -193,6 +193,30 @@ TEST(QuantizeCommand, Aqlm) {
   }
 }
 
+TEST(QuantizeCommand, Awq) {
+  const test::TempDir temp;
+  const std::string out = "-o '" + (temp / "out").string() + "' --method awq --include 'model.layers.0.*' ";
+  for (const char* flags :
+       {"--awq-version gemv_fast --group-size 64", "--no-clip --no-duo-scaling --awq-loss output"}) {
+    const test::Ran ran =
+        test::run_command(quantize(out + "--force --dataset builtin --nsamples 2 --seqlen 32 " + flags));
+    ASSERT_EQ(ran.code, 0) << flags << ": " << ran.err;
+    EXPECT_NE(ran.out.find("64 tokens; that is little"), std::string::npos) << ran.out;
+    EXPECT_NE(ran.out.find("of 3 inputs scaled"), std::string::npos) << "no factors before o: heads share values";
+    const WeightStore written(Checkpoint::open((temp / "out").string()));
+    ASSERT_NE(written.scheme(), nullptr);
+    EXPECT_EQ(written.scheme()->name, "awq");
+    EXPECT_EQ(written.reader()->modules().size(), 7U);
+  }
+  const std::string again = out + "--force ";
+  for (const char* wrong : {"", "--dataset wikitext2", "--dataset /no/such/file", "--dataset builtin --group-size 48",
+                            "--dataset builtin --awq-version marlin", "--dataset builtin --group-size 0"}) {
+    const test::Ran refused = test::run_command(quantize(again + wrong));
+    EXPECT_EQ(refused.code, 2) << wrong << ": " << refused.err;
+    EXPECT_FALSE(refused.err.empty()) << wrong;
+  }
+}
+
 TEST(QuantizeCommand, AFullDiskLeavesNoModel) {
   const test::TempDir temp;
   const fs::path out = temp / "out";

@@ -232,7 +232,8 @@ class Builder {
     made.up = linear(Slot::up, layer, widening, config_.mlp_bias);
     made.down = linear(Slot::down, layer, {widening.inputs, widening.outputs}, config_.mlp_bias);
     if (arch_.find(Slot::activation) != nullptr) {
-      const std::string scales = module_name(Slot::activation, layer) + ".scales";
+      made.activation_name = module_name(Slot::activation, layer);
+      const std::string scales = made.activation_name + ".scales";
       if (weights_.find(scales) != nullptr) made.activation_scales = reader_.values(scales, {widening.outputs});
     }
     return made;

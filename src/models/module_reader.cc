@@ -44,6 +44,7 @@ QTensor ModuleReader::matrix(const std::string& tensor, const Shape& shape, std:
 
 nn::Norm ModuleReader::norm(const std::string& module, nn::NormKind kind, double eps, std::int64_t size) const {
   nn::Norm made;
+  made.name = module;
   made.kind = kind;
   made.eps = static_cast<float>(eps);
   made.size = size;

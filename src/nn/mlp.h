@@ -11,6 +11,7 @@ struct Mlp {
   Linear gate;  ///< empty weight: none
   Linear up, down;
   Activation activation = Activation::silu;
+  std::string activation_name;  ///< the module in front of down that may have scales; empty: the family has none
   std::vector<float> activation_scales;  ///< [inner], or empty: without a gate, act(x) is divided by them (AWQ)
 
   /// y = mlp(x), both [rows, hidden].

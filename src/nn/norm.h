@@ -1,6 +1,7 @@
 // RMSNorm and LayerNorm with their weights.
 #pragma once
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "device/device.h"
@@ -10,6 +11,7 @@ namespace nibble::nn {
 enum class NormKind : std::uint8_t { rms, layer };
 
 struct Norm {
+  std::string name;  ///< the module's name in the checkpoint
   NormKind kind = NormKind::rms;
   float eps = 1e-5f;
   std::int64_t size = 0;      ///< width of a row

@@ -124,13 +124,22 @@ void report(const ProgressCallback& progress, std::string_view task, const Plann
   if (progress) progress({task, tensor.module.empty() ? tensor.source->name : tensor.module, done, total});
 }
 
+/// What is written for a tensor that is not quantized.
+const View& written_for(const TensorEntry& source, const ModuleQuantizer& quantizer) {
+  const Tensor* replaced = quantizer.replacement(source.name);
+  if (replaced == nullptr) return source.view;
+  check(replaced->shape() == source.view.shape() && replaced->dtype() == source.view.dtype(),
+        "quantize_checkpoint: a tensor is replaced by one of another kind");
+  return replaced->view();
+}
+
 void write_tensors(CheckpointWriter& writer, const QuantizationPlan& plan, ModuleQuantizer& quantizer, ThreadPool& pool,
                    const ProgressCallback& progress) {
   std::int64_t done = 0;
   for (const PlannedTensor& tensor : plan.tensors) {
     report(progress, "quantizing", tensor, done, plan.bytes_in);
     if (tensor.module.empty()) {
-      writer.write(tensor.source->name, tensor.source->view.bytes());
+      writer.write(tensor.source->name, written_for(*tensor.source, quantizer).bytes());
     } else {
       quantizer.quantize(tensor.module, *tensor.source, pool,
                          [&](const std::string& name, std::span<const std::byte> bytes) { writer.write(name, bytes); });
@@ -140,11 +149,11 @@ void write_tensors(CheckpointWriter& writer, const QuantizationPlan& plan, Modul
   }
 }
 
-void verify_copy(const Checkpoint& written, const TensorEntry& source) {
-  const TensorEntry* copy = written.find(source.name);
-  if (copy == nullptr || copy->view.shape() != source.view.shape() || copy->view.dtype() != source.view.dtype() ||
-      std::memcmp(copy->view.data(), source.view.data(), source.view.size_bytes()) != 0) {
-    throw runtime_failure(written.folder().string(), ": tensor ", printable(source.name),
+void verify_copy(const Checkpoint& written, const std::string& name, const View& source) {
+  const TensorEntry* copy = written.find(name);
+  if (copy == nullptr || copy->view.shape() != source.shape() || copy->view.dtype() != source.dtype() ||
+      std::memcmp(copy->view.data(), source.data(), source.size_bytes()) != 0) {
+    throw runtime_failure(written.folder().string(), ": tensor ", printable(name),
                           " reads back other than it was written");
   }
   release(*copy);
@@ -159,7 +168,7 @@ QuantizationError verify(const fs::path& out, const QuantizationPlan& plan, Modu
   for (const PlannedTensor& tensor : plan.tensors) {
     report(progress, "checking", tensor, done, plan.bytes_in);
     if (tensor.module.empty()) {
-      verify_copy(*written, *tensor.source);
+      verify_copy(*written, tensor.source->name, written_for(*tensor.source, quantizer));
     } else {
       error.add(quantizer.verify(tensor.module, *tensor.source, pool));
     }
@@ -207,6 +216,8 @@ std::vector<TensorPlan> ModuleQuantizer::exact_outputs(const std::string& module
                                                        ThreadPool&) const {
   return outputs(module, weight.view.shape(), weight.view.dtype());
 }
+
+const Tensor* ModuleQuantizer::replacement(std::string_view) const { return nullptr; }
 
 std::vector<std::pair<std::string, std::string>> ModuleQuantizer::side_files(std::span<const std::string>) const {
   return {};

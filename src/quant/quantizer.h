@@ -52,6 +52,10 @@ class ModuleQuantizer {
   /// Quantizes `weight`. Error(bad_input) when a value is not finite.
   virtual void quantize(const std::string& module, const TensorEntry& weight, ThreadPool& pool, const Sink& sink) = 0;
 
+  /// What is written instead of the values of a tensor that is not quantized, of the same shape and dtype; null: it is
+  /// copied. Asked after all calibration, and the same then whenever it is asked.
+  virtual const Tensor* replacement(std::string_view tensor) const;
+
   /// Files beside the weights that the format needs, for example {"quanto_qmap.json", "{...}"}.
   virtual std::vector<std::pair<std::string, std::string>> side_files(std::span<const std::string> modules) const;
 

@@ -49,6 +49,8 @@ void SolvedQuantizer::quantize(const std::string& module, const TensorEntry&, Th
   for (const StoredTensor& tensor : found->second.tensors) sink(tensor.name, tensor.tensor.view().bytes());
 }
 
+void SolvedQuantizer::as_in_source(const std::string&, std::int64_t, std::span<float>) const {}
+
 void SolvedQuantizer::open_result(std::shared_ptr<const Checkpoint> written) {
   written_ = written;
   result_ = scheme_->open(std::move(written));
@@ -66,6 +68,7 @@ QuantizationError SolvedQuantizer::verify(const std::string& module, const Tenso
   QuantizationError error;
   for (std::int64_t r = 0; r < shape[0]; ++r) {
     decode(linear.weight, r, 1, values.data(), exec);
+    as_in_source(module, r, values);
     for (std::int64_t k = 0; k < shape[1]; ++k) {
       const float w = weight.view.at(r * shape[1] + k), distance = std::fabs(w - values[static_cast<std::size_t>(k)]);
       if (!std::isfinite(distance)) throw runtime_failure(printable(module), ": a stored value is not finite");

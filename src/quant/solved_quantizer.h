@@ -57,6 +57,9 @@ class SolvedQuantizer : public ModuleQuantizer {
   std::string note(const Shape& weight, DType dtype) const override;
   void quantize(const std::string& module, const TensorEntry& weight, ThreadPool& pool, const Sink& sink) override;
   void open_result(std::shared_ptr<const Checkpoint> written) override;
+  /// Turns decoded values of a row of `module` [cols] to what the source's weight has there, for methods that store it
+  /// in another form. Default: they are.
+  virtual void as_in_source(const std::string& module, std::int64_t row, std::span<float> values) const;
   /// The written tensors must have the bytes that solve() gave.
   QuantizationError verify(const std::string& module, const TensorEntry& weight, ThreadPool& pool) const override;
 

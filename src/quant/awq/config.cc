@@ -62,6 +62,13 @@ std::string_view name_of(Variant variant) {
   return names[static_cast<std::size_t>(variant)];
 }
 
+Variant variant_named(std::string_view name) {
+  for (const Variant variant : {Variant::gemm, Variant::gemv, Variant::gemv_fast, Variant::llm_awq}) {
+    if (name_of(variant) == name) return variant;
+  }
+  throw bad_input("awq: no variant ", printable(std::string(name), 40), " (gemm, gemv, gemv_fast and llm-awq)");
+}
+
 Config parse(const QuantConfig& files, const Checkpoint& checkpoint) {
   Config config;
   if (files.method() != "awq") {  // claimed by its tensors

@@ -12,6 +12,8 @@ namespace nibble::awq {
 enum class Variant : std::uint8_t { gemm, gemv, gemv_fast, llm_awq };
 
 std::string_view name_of(Variant variant);
+/// The inverse. Throws Error(bad_input).
+Variant variant_named(std::string_view name);
 
 struct Config {
   Variant variant = Variant::gemm;

@@ -13,13 +13,6 @@ constexpr std::array<std::string_view, 4> kNames{"gemm", "gemv", "gemv_fast", "l
 
 bool is_scaled(Variant variant) { return variant == Variant::gemv_fast || variant == Variant::llm_awq; }
 
-Variant variant_named(std::string_view name) {
-  for (const Variant variant : {Variant::gemm, Variant::gemv, Variant::gemv_fast, Variant::llm_awq}) {
-    if (name_of(variant) == name) return variant;
-  }
-  throw bad_input("awq: no variant ", name);
-}
-
 void check_sizes(const std::string& module, const QTensor& w, Variant variant) {
   const auto refuse = [&](const auto&... why) {
     throw bad_input(printable(module), ": ", name_of(variant), " cannot hold it: ", why...);

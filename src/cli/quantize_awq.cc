@@ -1,0 +1,110 @@
+// AWQ in the quantize command.
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <iostream>
+
+#include "base/error.h"
+#include "calib/awq_calibration.h"
+#include "calib/dataset.h"
+#include "cli/quantize_flags.h"
+#include "cli/table.h"
+
+namespace nibble::cli {
+namespace {
+
+/// Fewer tokens than this say little about thousands of channels.
+constexpr std::int64_t kFewTokens = 4096;
+
+/// What the searches found, in one line.
+std::string summary(const std::vector<AwqReport>& reports) {
+  std::int64_t searched = 0, scaled = 0;
+  double gain = 0;
+  for (const AwqReport& report : reports) {
+    if (!report.searched) continue;
+    ++searched;
+    scaled += report.ratio >= 0 ? 1 : 0;
+    if (report.loss > 0 && report.plain_loss > 0) gain += std::log(report.loss / report.plain_loss);
+  }
+  if (searched == 0) return "no norm, linear or activation of this model can take factors: clipped and rounded";
+  return cat(scaled, " of ", searched, " inputs scaled; squared error of the outputs ",
+             fixed(100 * std::exp(gain / static_cast<double>(searched)), 1), " % of that of plain rounding");
+}
+
+}  // namespace
+
+std::unique_ptr<awq::Quantizer> awq_quantizer(QuantizeFlags& flags, std::shared_ptr<const Checkpoint> source,
+                                              Exec& exec) {
+  if (flags.group_size != -1 && flags.group_size < 8)
+    throw bad_input("--group-size: ", flags.group_size, " (AWQ has multiples of 8, and -1 for all inputs)");
+  awq::QuantizerConfig config;
+  config.options.group = flags.group_size;
+  config.options.duo = flags.awq.duo;
+  config.options.clip = flags.awq.clip;
+  config.variant = awq::variant_named(flags.awq.version);
+  AwqModules modules = awq_modules(std::move(source), exec);
+  config.activations = std::move(modules.activations);
+  config.never = std::move(modules.routers);
+  flags.selection.only = std::move(modules.linears);
+  return std::make_unique<awq::Quantizer>(std::move(config));
+}
+
+std::int64_t awq_gram_bytes(std::shared_ptr<const Checkpoint> source, Exec& exec) {
+  return awq_modules(std::move(source), exec).gram_bytes;
+}
+
+void calibrate_awq(const QuantizeFlags& flags, const QuantizationPlan& plan, std::shared_ptr<const Checkpoint> source,
+                   awq::Quantizer& quantizer, Exec& exec, const ProgressCallback& progress) {
+  if (flags.dataset.empty())
+    throw bad_input("--method awq needs --dataset: a file, or builtin for the small text that comes with nibble");
+  AwqTask task;
+  task.modules = plan.modules;
+  task.sequences = calibration_sequences(flags.dataset, flags.dataset_path, source->folder(),
+                                         {.samples = flags.samples, .seqlen = flags.seqlen});
+  task.source = source;
+  if (flags.job.spill) {
+    task.spill = std::filesystem::absolute(flags.out).parent_path();
+    std::error_code exists;
+    std::filesystem::create_directories(task.spill, exists);
+  }
+  task.loss = flags.awq.loss == "output" ? AwqLoss::output : AwqLoss::gram;
+  exec.compute = compute_dtype("auto", *source);
+  std::int64_t tokens = 0;
+  for (const auto& ids : task.sequences) tokens += static_cast<std::int64_t>(ids.size());
+  std::vector<AwqReport> reports;
+  task.on_step = [&](const AwqReport& report) { reports.push_back(report); };
+  awq_quantize(task, quantizer, exec, progress);
+  if (flags.json) return;
+  std::cout << "data      " << flags.dataset << ": " << task.sequences.size() << " sequences, " << tokens << " tokens"
+            << (tokens < kFewTokens ? "; that is little, expect more error than need be" : "") << '\n'
+            << "search    " << summary(reports) << '\n';
+  for (const AwqReport& report : reports) {
+    if (report.tokens == 0)
+      std::cout << "note      " << report.modules.front() << ": no token reached it, rounded to nearest\n";
+  }
+}
+
+void add_awq_flags(CLI::App& command, AwqFlags& flags) {
+  const char* const group = "AWQ, 4 bits (needs --dataset; --group-size, --samples and --seqlen apply)";
+  command.add_option("--awq-version", flags.version, "How the tensors lie: what AutoAWQ calls version")
+      ->check(CLI::IsMember({"gemm", "gemv", "gemv_fast", "llm-awq"}))
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option(
+          "--awq-loss", flags.loss,
+          "What the search minimizes: gram, the error of the linears' outputs from their inputs' statistics; or "
+          "output, that of the attention's and MLP's, by running them, as AutoAWQ does: slower")
+      ->check(CLI::IsMember({"gram", "output"}))
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_flag("--duo-scaling,!--no-duo-scaling", flags.duo,
+                "Factors from activations and weights (default), or from activations alone")
+      ->group(group);
+  command.add_flag("--clip,!--no-clip", flags.clip, "Search for ranges of groups (default)")->group(group);
+}
+
+}  // namespace nibble::cli

@@ -1,0 +1,69 @@
+// AWQ as a method of the quantization pipeline: codes of weights whose columns and rows calibration has scaled
+// (calib/awq_calibration.h), and the norms and biases that make up for it.
+#pragma once
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "quant/awq/awq.h"
+#include "quant/common/awq_search.h"
+#include "quant/solved_quantizer.h"
+
+namespace nibble::awq {
+
+/// Transformers' AwqConfig as far as it says how weights are quantized.
+struct QuantizerConfig {
+  AwqOptions options;
+  Variant variant = Variant::gemm;
+  /// By the name of a linear: the activation in front of it, whose outputs are divided by a tensor "<name>.scales" that
+  /// is stored beside the linear's (GPT-NeoX, BLOOM, StarCoder2).
+  std::map<std::string, std::string, std::less<>> activations{};
+  std::vector<std::string> never{};  ///< linears of blocks that stay in floats always: routers
+};
+
+class Quantizer final : public SolvedQuantizer {
+ public:
+  explicit Quantizer(QuantizerConfig config) : SolvedQuantizer("awq"), config_(std::move(config)) {}
+
+  const QuantizerConfig& config() const { return config_; }
+
+  /// A weight whose columns were multiplied by `input_scales` [cols] and whose rows were divided by `output_scales`
+  /// [rows]: clipped by `group_grams` (awq_group_grams; empty: not), rounded and kept. Throws Error(bad_input) naming
+  /// the module when a scale does not fit f16.
+  struct Scaled {
+    std::span<const float> values;  ///< [rows, cols], finite
+    std::vector<float> input_scales, output_scales;
+  };
+  void add_scaled(const std::string& module, const Scaled& weight, std::span<const float> group_grams, Exec& exec);
+
+  /// What is written in place of a tensor that is not quantized.
+  void replace(const std::string& tensor, Tensor values) { replacements_.insert_or_assign(tensor, std::move(values)); }
+
+  /// By rounding and clipping alone, without scales.
+  SolvedModule solve(const std::string& module, std::span<const float> weight, std::int64_t rows, std::int64_t cols,
+                     std::span<const float> gram, Exec& exec) override;
+  bool true_sequential() const override { return false; }
+
+  std::string describe(const Shape& weight, DType dtype) const override;
+  std::vector<TensorPlan> outputs(const std::string& module, const Shape& weight, DType dtype) const override;
+  std::int64_t working_bytes(const Shape& weight, DType dtype, int threads) const override;
+  const Tensor* replacement(std::string_view tensor) const override;
+  std::optional<Json> quantization_config(const SelectionResult& selected) const override;
+  void as_in_source(const std::string& module, std::int64_t row, std::span<float> values) const override;
+
+ private:
+  struct Scales {
+    std::vector<float> inputs, outputs;
+  };
+  SolvedModule round(const std::string& module, AwqWeight weight, std::int64_t cols, std::span<const float> group_grams,
+                     const Scales& scales, Exec& exec) const;
+
+  QuantizerConfig config_;
+  std::map<std::string, Scales> scales_;
+  std::map<std::string, Tensor, std::less<>> replacements_;
+};
+
+}  // namespace nibble::awq
