@@ -84,11 +84,11 @@ void check_modules(const GPTQConfig& config, const Job& job) {
 Source quantize(const GPTQConfig& config, const Job& job) {
   check_modules(config, job);
   GptqInMemory task;
-  task.config.options.bits = config.bits;
-  task.config.options.group = config.group_size;
-  task.config.options.sym = config.sym;
-  task.config.options.desc_act = config.desc_act;
-  task.config.options.damp = config.damp_percent;
+  task.config.solver.options.bits = config.bits;
+  task.config.solver.options.group = config.group_size;
+  task.config.solver.options.sym = config.sym;
+  task.config.solver.options.desc_act = config.desc_act;
+  task.config.solver.options.damp = config.damp_percent;
   task.config.true_sequential = config.true_sequential;
   task.sequences = sequences_of(config, job);
   if (config.modules_in_block_to_quantize) {

@@ -269,7 +269,7 @@ std::int64_t calibration_bytes(std::shared_ptr<const Checkpoint> source, std::in
   }
   const std::int64_t streams = float_inputs ? 2 : 1;
   return streams * 4 * samples * seqlen * hidden + 4 * seqlen * (8 * hidden + 4 * widest) + largest +
-         (float_inputs ? 12 * widest * widest + 4 * seqlen * widest : 0);
+         (float_inputs ? 24 * widest * widest + 4 * seqlen * widest : 0);
 }
 
 std::int64_t activation_bytes(std::shared_ptr<const Checkpoint> source, std::int64_t samples, std::int64_t seqlen,

@@ -102,9 +102,9 @@ TEST(BlockRunner, PassesActivationsOn) {
 
 gptq::QuantizerConfig config_of(int bits, bool desc_act = false, bool sequential = true) {
   gptq::QuantizerConfig config;
-  config.options.bits = bits;
-  config.options.group = 64;
-  config.options.desc_act = desc_act;
+  config.solver.options.bits = bits;
+  config.solver.options.group = 64;
+  config.solver.options.desc_act = desc_act;
   config.true_sequential = sequential;
   return config;
 }
@@ -168,7 +168,7 @@ TEST(BlockQuantizer, IsCloserThanRoundingAndTheSameForAnyThreads) {
   EXPECT_EQ(test::read_text(temp / "gptq/model.safetensors"), test::read_text(temp / "one/model.safetensors"));
 
   gptq::QuantizerConfig rounding = config_of(3);
-  rounding.options.damp = 0.999;  // no feedback to speak of: codes are those of rounding
+  rounding.solver.options.damp = 0.999;  // no feedback to speak of: codes are those of rounding
   quantize(rounding, temp / "rounded", {{1}}, 2);
   Machine machine;
   const Sequences held_out = sequences_of_demo(12, 64);
@@ -186,7 +186,7 @@ TEST(BlockQuantizer, ActOrderAndOnePassPerBlock) {
   const test::TempDir temp;
   const Sequences sequences = sequences_of_demo(2, 32);
   gptq::QuantizerConfig config = config_of(4, true, false);
-  config.options.sym = false;
+  config.solver.options.sym = false;
   quantize(config, temp / "out", sequences, 2);
   const auto written = Checkpoint::open((temp / "out").string());
   const Json& json = *written->config().find("quantization_config");

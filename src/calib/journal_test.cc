@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 /// GPTQ with 4 bits that says of one module that it was rounded.
 class Method final : public SolvedQuantizer {
  public:
-  Method() : SolvedQuantizer("gptq"), gptq_({.options = {.group = 64}}) {}
+  Method() : SolvedQuantizer("gptq"), gptq_({.solver = {.options = {.group = 64}}}) {}
   std::string rounded;  ///< the module
   int solved = 0;
 

@@ -155,7 +155,7 @@ std::unique_ptr<ModuleQuantizer> make_quantizer(Flags& flags, const quanto::Conf
   if (flags.method == "aqlm") {
     quantizer = std::make_unique<aqlm::Quantizer>(aqlm_config(flags));
   } else {
-    quantizer = std::make_unique<gptq::Quantizer>(gptq_config(flags));
+    quantizer = grid_quantizer(flags);
   }
   if (calibrates(flags, *quantizer)) flags.selection.only = block_linears(source, exec);
   return quantizer;
@@ -169,8 +169,8 @@ std::unique_ptr<Journal> prepare(const Flags& flags, const quanto::Config& confi
   if (config.activations) {
     quantizer = std::make_unique<quanto::Quantizer>(config, calibrate(flags, config, *source, exec, bar.callback()));
   }
-  if (auto* awq = dynamic_cast<awq::Quantizer*>(quantizer.get())) {
-    calibrate_awq(flags, plan, source, *awq, exec, bar.callback());
+  if (flags.method == "awq") {
+    calibrate_awq(flags, plan, source, dynamic_cast<awq::Quantizer&>(*quantizer), exec, bar.callback());
     return nullptr;
   }
   auto* solved = dynamic_cast<SolvedQuantizer*>(quantizer.get());

@@ -36,6 +36,7 @@ struct BnbFlags {
 
 struct GptqFlags {
   std::string algorithm = "gptq";
+  std::string format = "gptq";
   int bits = 4;
   bool desc_act = false;
   bool asym = false;
@@ -103,6 +104,8 @@ struct QuantizeFlags {
 
 void add_gptq_flags(CLI::App& command, GptqFlags& flags);
 gptq::QuantizerConfig gptq_config(const QuantizeFlags& flags);
+/// The quantizer of --method gptq: its algorithm for the format that the flags name.
+std::unique_ptr<SolvedQuantizer> grid_quantizer(const QuantizeFlags& flags);
 /// Whether the model runs over calibration data: the method needs it, or the flags name some.
 bool calibrates(const QuantizeFlags& flags, const SolvedQuantizer& quantizer);
 void add_aqlm_flags(CLI::App& command, AqlmFlags& flags);

@@ -12,17 +12,32 @@ gptq::QuantizerConfig gptq_config(const QuantizeFlags& flags) {
   if (f.algorithm == "rtn" && f.refine > 0 && flags.dataset.empty()) {
     throw bad_input("--refine lowers the loss on calibration data: name some with --dataset");
   }
-  config.options.bits = f.bits;
-  config.options.group = flags.group_size;
-  config.options.sym = !f.asym;
-  config.options.desc_act = f.desc_act;
-  config.options.static_groups = f.static_groups;
-  config.options.damp = f.damp;
-  config.options.mse_norm = f.mse;
-  config.algorithm = f.algorithm == "rtn" ? gptq::Algorithm::rtn : gptq::Algorithm::gptq;
-  config.refine = f.refine;
+  config.solver.options.bits = f.bits;
+  config.solver.options.group = flags.group_size;
+  config.solver.options.sym = !f.asym;
+  config.solver.options.desc_act = f.desc_act;
+  config.solver.options.static_groups = f.static_groups;
+  config.solver.options.damp = f.damp;
+  config.solver.options.mse_norm = f.mse;
+  config.solver.algorithm = f.algorithm == "rtn" ? GridAlgorithm::rtn : GridAlgorithm::gptq;
+  config.solver.refine = f.refine;
   config.true_sequential = f.true_sequential;
   return config;
+}
+
+std::unique_ptr<SolvedQuantizer> grid_quantizer(const QuantizeFlags& flags) {
+  gptq::QuantizerConfig config = gptq_config(flags);
+  if (flags.gptq.format == "gptq") return std::make_unique<gptq::Quantizer>(std::move(config));
+  if (config.solver.options.bits != 4) throw bad_input("--format awq: has 4 bits, not ", config.solver.options.bits);
+  if (config.solver.options.desc_act && !config.solver.options.static_groups) {
+    throw bad_input("--format awq: has groups of consecutive inputs only: --desc-act goes with --static-groups there");
+  }
+  awq::QuantizerConfig format;
+  format.options.group = flags.group_size;
+  format.variant = awq::variant_named(flags.awq.version);
+  format.true_sequential = config.true_sequential;
+  format.solver = config.solver;
+  return std::make_unique<awq::Quantizer>(std::move(format));
 }
 
 void add_gptq_flags(CLI::App& command, GptqFlags& flags) {
@@ -31,6 +46,12 @@ void add_gptq_flags(CLI::App& command, GptqFlags& flags) {
       .add_option("--algorithm", flags.algorithm,
                   "gptq, or rtn: round to nearest, which needs no --dataset and works on any checkpoint")
       ->check(CLI::IsMember({"gptq", "rtn"}))
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--format", flags.format,
+                  "How it is stored: gptq; or awq (4 bits, see --awq-version): then usually with --asym")
+      ->check(CLI::IsMember({"gptq", "awq"}))
       ->capture_default_str()
       ->group(group);
   command.add_option("--bits", flags.bits, "Bits of a code")

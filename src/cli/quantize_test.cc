@@ -217,6 +217,28 @@ TEST(QuantizeCommand, Awq) {
   }
 }
 
+TEST(QuantizeCommand, GptqsCodesInTheAwqFormat) {
+  const test::TempDir temp;
+  const std::string out = "-o '" + (temp / "out").string() +
+                          "' --force --method gptq --format awq --asym --group-size 64 " +
+                          "--include 'model.layers.0.*' ";
+  const std::string data = out + "--dataset builtin --nsamples 4 --seqlen 64 ";
+  for (const char* more :
+       {"", "--refine 2 --float-inputs 0.5", "--algorithm rtn --awq-version gemv", "--desc-act --static-groups"}) {
+    const test::Ran ran = test::run_command(quantize(data + more));
+    ASSERT_EQ(ran.code, 0) << more << ": " << ran.err;
+    const WeightStore written(Checkpoint::open((temp / "out").string()));
+    ASSERT_NE(written.scheme(), nullptr);
+    EXPECT_EQ(written.scheme()->name, "awq") << more;
+    EXPECT_EQ(written.reader()->modules().size(), 7U);
+  }
+  EXPECT_EQ(test::run_command(quantize(out + "--algorithm rtn")).code, 0) << "needs no data";
+  for (const char* wrong : {"--bits 3", "--desc-act", "--group-size 48"}) {
+    const test::Ran refused = test::run_command(quantize(data + wrong));
+    EXPECT_EQ(refused.code, 2) << wrong << ": " << refused.err;
+  }
+}
+
 TEST(QuantizeCommand, AFullDiskLeavesNoModel) {
   const test::TempDir temp;
   const fs::path out = temp / "out";

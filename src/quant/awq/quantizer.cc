@@ -96,12 +96,18 @@ SolvedModule Quantizer::round(const std::string& module, AwqWeight weight, std::
   const std::int64_t group = config_.options.inputs_per_group(cols);
   std::vector<float> clip;
   if (!group_grams.empty()) clip = awq_clip(weight, cols, group, group_grams, exec);
-  const AwqCodes codes = awq_round(weight, cols, group, clip, AwqArithmetic::f32, exec.pool);
+  return stored(module, awq_round(weight, cols, group, clip, AwqArithmetic::f32, exec.pool), weight.rows, cols, scales,
+                exec);
+}
+
+SolvedModule Quantizer::stored(const std::string& module, const AwqCodes& codes, std::int64_t rows, std::int64_t cols,
+                               const Scales& scales, Exec& exec) const {
+  const std::int64_t group = config_.options.inputs_per_group(cols);
   if (!std::all_of(codes.scale.begin(), codes.scale.end(), [](float s) { return std::isfinite(s); })) {
     throw bad_input(printable(module), ".weight: values are too large for the float16 scales that AWQ stores");
   }
   SolvedModule out;
-  out.linear = packed(codes, weight.rows, cols, group, exec);
+  out.linear = packed(codes, rows, cols, group, exec);
   if (config_.variant != Variant::gemm) out.linear = kVariants.rewrite(module, out.linear, name_of(config_.variant));
   if (const auto found = config_.activations.find(module); found != config_.activations.end()) {
     Tensor stored({cols}, DType::f16);
@@ -124,17 +130,32 @@ void Quantizer::add_scaled(const std::string& module, const Scaled& weight, std:
 
 SolvedModule Quantizer::solve(const std::string& module, std::span<const float> weight, std::int64_t rows,
                               std::int64_t cols, std::span<const float> gram, Exec& exec) {
+  const Scales none{std::vector<float>(static_cast<std::size_t>(cols), 1.0F), {}};
+  if (config_.solver) {
+    GptqResult solved = solve_grid(weight, rows, gram, *config_.solver, exec);
+    for (float& scale : solved.scale) scale = round_to(DType::f16, scale);
+    const AwqCodes codes{std::move(solved.codes), std::move(solved.scale), std::move(solved.zero)};
+    SolvedModule out = stored(module, codes, rows, cols, none, exec);
+    out.loss = solved.loss;
+    out.damp = solved.damp;
+    out.dead = solved.dead;
+    out.rounded = solved.rounded;
+    return out;
+  }
   const std::int64_t group = config_.options.inputs_per_group(cols);
   std::vector<float> blocks(static_cast<std::size_t>(config_.options.clip && !gram.empty() ? cols * group : 0));
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     const auto row = static_cast<std::int64_t>(i) / group, col = static_cast<std::int64_t>(i) % group;
     blocks[i] = gram[static_cast<std::size_t>(row * cols + row / group * group + col)];
   }
-  const Scales none{std::vector<float>(static_cast<std::size_t>(cols), 1.0F), {}};
   return round(module, {weight.data(), rows}, cols, blocks, none, exec);
 }
 
 std::string Quantizer::describe(const Shape&, DType) const {
+  if (config_.solver) {
+    return cat(name_of(config_.variant), " int4, group_size ", config_.options.group, ", by ",
+               config_.solver->algorithm == GridAlgorithm::rtn ? "rounding" : "gptq");
+  }
   return cat(name_of(config_.variant), " int4, group_size ", config_.options.group);
 }
 
@@ -171,6 +192,7 @@ std::vector<TensorPlan> Quantizer::outputs(const std::string& module, const Shap
 
 std::int64_t Quantizer::working_bytes(const Shape& weight, DType, int) const {
   const std::int64_t rows = weight.at(0), cols = weight.at(1);
+  if (config_.solver) return cols * cols * 28 + rows * cols * 14;  // as for gptq::Quantizer
   // The Gram matrix in f64 and half of it in f32; the weight, a scaled copy, its codes and clipped groups.
   return cols * cols * 10 + rows * cols * 10 + (std::int64_t{16} << 20);
 }

@@ -4,12 +4,14 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "quant/awq/awq.h"
 #include "quant/common/awq_search.h"
+#include "quant/common/gptq_solver.h"
 #include "quant/solved_quantizer.h"
 
 namespace nibble::awq {
@@ -18,6 +20,9 @@ namespace nibble::awq {
 struct QuantizerConfig {
   AwqOptions options;
   Variant variant = Variant::gemm;
+  /// The format alone, with codes by this algorithm (4 bits, groups of consecutive inputs) instead of AWQ's.
+  std::optional<GridSolver> solver{};
+  bool true_sequential = false;  ///< for `solver`; AWQ's own inputs come through the blocks as they were
   /// By the name of a linear: the activation in front of it, whose outputs are divided by a tensor "<name>.scales" that
   /// is stored beside the linear's (GPT-NeoX, BLOOM, StarCoder2).
   std::map<std::string, std::string, std::less<>> activations{};
@@ -42,10 +47,11 @@ class Quantizer final : public SolvedQuantizer {
   /// What is written in place of a tensor that is not quantized.
   void replace(const std::string& tensor, Tensor values) { replacements_.insert_or_assign(tensor, std::move(values)); }
 
-  /// By rounding and clipping alone, without scales.
+  /// By config().solver, or by rounding and clipping alone, without scales.
   SolvedModule solve(const std::string& module, std::span<const float> weight, std::int64_t rows, std::int64_t cols,
                      std::span<const float> gram, Exec& exec) override;
-  bool true_sequential() const override { return false; }
+  bool true_sequential() const override { return config_.true_sequential; }
+  bool needs_data() const override { return !config_.solver || config_.solver->algorithm == GridAlgorithm::gptq; }
 
   std::string describe(const Shape& weight, DType dtype) const override;
   std::vector<TensorPlan> outputs(const std::string& module, const Shape& weight, DType dtype) const override;
@@ -58,6 +64,9 @@ class Quantizer final : public SolvedQuantizer {
   struct Scales {
     std::vector<float> inputs, outputs;
   };
+  /// The tensors of codes, with the module's activation scales where it has them.
+  SolvedModule stored(const std::string& module, const AwqCodes& codes, std::int64_t rows, std::int64_t cols,
+                      const Scales& scales, Exec& exec) const;
   SolvedModule round(const std::string& module, AwqWeight weight, std::int64_t cols, std::span<const float> group_grams,
                      const Scales& scales, Exec& exec) const;
 

@@ -303,4 +303,16 @@ GptqResult round_to_nearest(std::span<const float> weight, std::int64_t rows, co
   return out;
 }
 
+GptqResult solve_grid(std::span<const float> weight, std::int64_t rows, std::span<const float> gram,
+                      const GridSolver& solver, Exec& exec) {
+  const GptqOptions& o = solver.options;
+  GptqResult solved = solver.algorithm == GridAlgorithm::rtn ? round_to_nearest(weight, rows, o, exec)
+                                                             : gptq_quantize(weight, rows, gram, o, exec);
+  if (solver.refine > 0 && !gram.empty()) {
+    const RefineOptions options{.bits = o.bits, .passes = solver.refine, .move_zeros = !o.sym, .damp = o.damp};
+    solved.loss = refine_grid(weight, rows, gram, options, solved, exec).after / 2;  // gram is twice the mean
+  }
+  return solved;
+}
+
 }  // namespace nibble

@@ -43,6 +43,21 @@ GptqResult gptq_quantize(std::span<const float> weight, std::int64_t rows, std::
 /// code on its own. Needs no data; `loss` stays 0.
 GptqResult round_to_nearest(std::span<const float> weight, std::int64_t rows, const GptqOptions& options, Exec& exec);
 
+/// How codes are chosen: one by one, or each input's error made up for by those that follow.
+enum class GridAlgorithm : std::uint8_t { rtn, gptq };
+
+/// An algorithm over the affine grids, for any format that stores them.
+struct GridSolver {
+  GptqOptions options;
+  GridAlgorithm algorithm = GridAlgorithm::gptq;
+  std::int32_t refine = 0;  ///< passes over the codes once they are all chosen (grid_refiner.h); 0: as the libraries
+};
+
+/// Codes of `weight` [rows, cols]; `gram` as for gptq_quantize, or empty where rtn has no data (then nothing is
+/// refined). With passes of refinement, `loss` is the error of the outputs that is left, and scales are f16 values.
+GptqResult solve_grid(std::span<const float> weight, std::int64_t rows, std::span<const float> gram,
+                      const GridSolver& solver, Exec& exec);
+
 /// Scale and zero point of one group of a row.
 struct GptqGrid {
   float scale = 1, zero = 0;

@@ -50,8 +50,8 @@ SolvedModule pack(const std::string& module, std::int64_t rows, std::int64_t col
   const std::vector<std::int32_t> order = stored_order(solved.g_idx);
   affine::Parts parts{.rows = rows,
                       .cols = cols,
-                      .group = config.options.group == -1 ? cols : config.options.group,
-                      .bits = config.options.bits,
+                      .group = config.solver.options.group == -1 ? cols : config.solver.options.group,
+                      .bits = config.solver.options.bits,
                       .offset_kind = affine::Offset::zero_point,
                       .dtype = DType::f32,
                       .scale = Tensor({rows, solved.groups}, DType::f16),
@@ -87,21 +87,21 @@ SolvedModule pack(const std::string& module, std::int64_t rows, std::int64_t col
 }
 
 Quantizer::Quantizer(QuantizerConfig config) : SolvedQuantizer("gptq"), config_(std::move(config)) {
-  const std::int32_t bits = config_.options.bits;
+  const std::int32_t bits = config_.solver.options.bits;
   if (bits != 2 && bits != 3 && bits != 4 && bits != 8) {
     throw bad_input("GPTQ: ", bits, " bits (2, 3, 4 and 8 can be stored)");
   }
 }
 
 std::string Quantizer::describe(const Shape&, DType) const {
-  const GptqOptions& o = config_.options;
+  const GptqOptions& o = config_.solver.options;
   return cat("int", o.bits, ", group_size ", o.group, o.sym ? ", sym" : ", asym", o.desc_act ? ", desc_act" : "");
 }
 
 std::vector<TensorPlan> Quantizer::outputs(const std::string& module, const Shape& weight, DType) const {
-  check_shape(module, weight, config_.options);
-  const std::int64_t rows = weight[0], cols = weight[1], bits = config_.options.bits;
-  const std::int64_t groups = groups_of(config_.options, cols);
+  check_shape(module, weight, config_.solver.options);
+  const std::int64_t rows = weight[0], cols = weight[1], bits = config_.solver.options.bits;
+  const std::int64_t groups = groups_of(config_.solver.options, cols);
   return {{module + ".g_idx", DType::i32, {cols}},
           {module + ".qweight", DType::i32, {cols * bits / 32, rows}},
           {module + ".qzeros", DType::i32, {groups, rows * bits / 32}},
@@ -115,23 +115,24 @@ std::int64_t Quantizer::working_bytes(const Shape& weight, DType, int) const {
 }
 
 std::optional<Json> Quantizer::quantization_config(const SelectionResult& selected) const {
-  const GptqOptions& o = config_.options;
+  const GptqOptions& o = config_.solver.options;
   const char* format = config_.zeros() == Zeros::v1 ? "gptq" : "gptq_v2";
-  Json json = Json::Object{{"bits", std::int64_t{o.bits}},
-                           {"checkpoint_format", format},
-                           {"damp_percent", o.damp},
-                           {"desc_act", o.desc_act},
-                           {"group_size", o.group},
-                           {"lm_head", false},
-                           {"meta", Json::Object{{"quantizer", Json::Array{"nibble"}},
-                                                 {"algorithm", config_.algorithm == Algorithm::rtn ? "rtn" : "gptq"},
-                                                 {"refine", std::int64_t{config_.refine}},
-                                                 {"static_groups", o.static_groups}}},
-                           {"pack_dtype", "int32"},
-                           {"quant_method", "gptq"},
-                           {"static_groups", o.static_groups},
-                           {"sym", o.sym},
-                           {"true_sequential", config_.true_sequential}};
+  Json json =
+      Json::Object{{"bits", std::int64_t{o.bits}},
+                   {"checkpoint_format", format},
+                   {"damp_percent", o.damp},
+                   {"desc_act", o.desc_act},
+                   {"group_size", o.group},
+                   {"lm_head", false},
+                   {"meta", Json::Object{{"quantizer", Json::Array{"nibble"}},
+                                         {"algorithm", config_.solver.algorithm == GridAlgorithm::rtn ? "rtn" : "gptq"},
+                                         {"refine", std::int64_t{config_.solver.refine}},
+                                         {"static_groups", o.static_groups}}},
+                   {"pack_dtype", "int32"},
+                   {"quant_method", "gptq"},
+                   {"static_groups", o.static_groups},
+                   {"sym", o.sym},
+                   {"true_sequential", config_.true_sequential}};
   Json::Object kept;
   for (const std::string& module : selected.kept) kept.emplace_back("-:^" + escaped(module) + "$", Json::Object{});
   if (!kept.empty()) json.set("dynamic", std::move(kept));
@@ -140,13 +141,7 @@ std::optional<Json> Quantizer::quantization_config(const SelectionResult& select
 
 SolvedModule Quantizer::solve(const std::string& module, std::span<const float> weight, std::int64_t rows,
                               std::int64_t cols, std::span<const float> gram, Exec& exec) {
-  const GptqOptions& o = config_.options;
-  GptqResult solved = config_.algorithm == Algorithm::rtn ? round_to_nearest(weight, rows, o, exec)
-                                                          : gptq_quantize(weight, rows, gram, o, exec);
-  if (config_.refine > 0 && !gram.empty()) {
-    const RefineOptions options{.bits = o.bits, .passes = config_.refine, .move_zeros = !o.sym, .damp = o.damp};
-    solved.loss = refine_grid(weight, rows, gram, options, solved, exec).after / 2;  // gram is twice the mean
-  }
+  const GptqResult solved = solve_grid(weight, rows, gram, config_.solver, exec);
   return pack(module, rows, cols, solved, config_, exec);
 }
 

@@ -11,17 +11,12 @@
 
 namespace nibble::gptq {
 
-/// How codes are chosen: one by one, or each input's error made up for by those that follow.
-enum class Algorithm : std::uint8_t { rtn, gptq };
-
 /// Transformers' GPTQConfig as far as it says how weights are quantized.
 struct QuantizerConfig {
-  GptqOptions options;
-  Algorithm algorithm = Algorithm::gptq;
-  std::int32_t refine = 0;  ///< passes over the codes once they are all chosen (grid_refiner.h); 0: as the libraries
+  GridSolver solver;
   bool true_sequential = true;  ///< inside a block, linears see inputs that come through those quantized before them
   /// Zero points as stored; v2 keeps a zero point of 0, which asymmetric weights have and v1 cannot hold.
-  Zeros zeros() const { return options.sym ? Zeros::v1 : Zeros::v2; }
+  Zeros zeros() const { return solver.options.sym ? Zeros::v1 : Zeros::v2; }
 };
 
 /// The layout and the tensors of a solved weight [rows, cols]. Scales are rounded to f16, as GPTQModel stores them.
@@ -39,7 +34,7 @@ class Quantizer final : public SolvedQuantizer {
   std::optional<Json> quantization_config(const SelectionResult& selected) const override;
   SolvedModule solve(const std::string& module, std::span<const float> weight, std::int64_t rows, std::int64_t cols,
                      std::span<const float> gram, Exec& exec) override;
-  bool needs_data() const override { return config_.algorithm == Algorithm::gptq; }
+  bool needs_data() const override { return config_.solver.algorithm == GridAlgorithm::gptq; }
   bool true_sequential() const override { return config_.true_sequential; }
 
  private:
