@@ -139,7 +139,7 @@ HEAD = """# Accuracy
 What quantizing costs: perplexity of the demo model (`models/demo`, 6.8 M parameters; `eval.txt`, protocol gptq, ctx 512, {tokens} tokens),
 its rise over bf16 ({base:.2f} +/- {stderr:.2f}), KL divergence from the bf16 model in nats per token, and how often both models put the same
 token first. Calibration, where there is one: {samples} sequences of 512 tokens of `calibration_ids.json`, the same for the libraries.
-Libraries ran on a CPU in float32 (AutoAWQ: float16, as it demands). All checkpoints were measured by `nibble perplexity`. A model this small loses more
+Libraries ran on a CPU in float32. All checkpoints were measured by `nibble perplexity`. A model this small loses more
 than a large one; the differences between methods are what counts.
 
 Made by `tools/accuracy_table.py NIBBLE --work FOLDER --libraries FOLDER`; the libraries' checkpoints by `tools/quantize_with_library.py`.

@@ -5,13 +5,14 @@
 
 Not part of the tests: needs torch and autoawq 0.2.9 under transformers 4.51.3. IDS is a .json {"ids": [[...]]}. Both
 results stay in OUT. Prints seconds, and perplexity and KL divergence from MODEL as nibble measures them. AutoAWQ runs
-on the CPU in float32, which takes minutes where float16 takes hours; the saved copy of the weights that its search restores aliases them there, so that it is cloned
-as on a GPU.
+on the CPU in float32, which takes minutes where float16 takes hours; the saved copy of the weights that its search
+restores aliases them there, so that it is cloned as on a GPU.
 """
 import argparse
 import importlib.machinery
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -48,6 +49,9 @@ def library(model, out, ids, group):
     awq.quantize(None, quant_config=config, calib_data=ids, max_calib_samples=len(ids), max_calib_seq_len=length, n_parallel_calib_samples=8)
     seconds = time.time() - begin
     awq.save_quantized(out)
+    for file in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"):  # it saves none
+        if os.path.exists(os.path.join(model, file)):
+            shutil.copy(os.path.join(model, file), out)
     return seconds
 
 

@@ -11,10 +11,13 @@ OUT is a checkpoint in the library's own format; for hqq, whose format nibble do
 Prints the seconds that the library's own quantize call took.
 """
 import argparse
+import importlib.machinery
 import json
 import os
 import shutil
+import sys
 import time
+import types
 import warnings
 
 warnings.filterwarnings("ignore")
@@ -57,6 +60,9 @@ def gptqmodel():
 
 
 def autoawq():
+    stub = types.ModuleType("datasets")  # its release wants a newer hub client, and nothing here comes from it
+    stub.load_dataset, stub.__spec__ = None, importlib.machinery.ModuleSpec("datasets", None)
+    sys.modules["datasets"] = stub
     from awq import AutoAWQForCausalLM
     from awq.quantize import quantizer as q
 
@@ -73,10 +79,11 @@ def autoawq():
             del module2inspect.state_dict
 
     q.AwqQuantizer._compute_best_scale = cloned
-    model = AutoAWQForCausalLM.from_pretrained(args.model, device_map="cpu", torch_dtype=torch.float16, safetensors=True)
+    model = AutoAWQForCausalLM.from_pretrained(args.model, device_map="cpu", torch_dtype=torch.float32, safetensors=True)
     config = {"w_bit": args.bits, "q_group_size": args.group_size, "zero_point": True, "version": "GEMM"}
     begin = time.time()
-    model.quantize(None, quant_config=config, calib_data=calibration(), max_calib_samples=args.samples, max_calib_seq_len=512)
+    model.quantize(None, quant_config=config, calib_data=calibration(), max_calib_samples=args.samples, max_calib_seq_len=512,
+                   n_parallel_calib_samples=8)
     seconds = time.time() - begin
     model.save_quantized(args.out)
     return seconds
