@@ -19,7 +19,9 @@ TEST(ScratchArray, KeepsValuesInMemoryAndInAFile) {
     for (std::int64_t i = 0; i < count; ++i) array.data()[i] = static_cast<float>(i % 1000);
     const std::int64_t held = resident_bytes();
     array.release(0, count);
-    if (file) EXPECT_LT(resident_bytes(), held - count * 3) << "most pages are gone";
+    if (file) {
+      EXPECT_LT(resident_bytes(), held - count * 3) << "most pages are gone";
+    }
     ScratchArray moved = std::move(array);
     bool same = true;
     for (std::int64_t i = 0; i < count; ++i) same = same && moved.data()[i] == static_cast<float>(i % 1000);
