@@ -93,7 +93,11 @@ AwqRun quantized(const Source& source, const Sequences& sequences, const awq::Qu
   selection.only = awq_modules(source, machine.exec).linears;
   selection.include = std::move(include);
   run.plan = plan_quantization(*source, run.quantizer, selection, machine.pool.size());
-  AwqTask task{.source = source, .modules = run.plan.modules, .sequences = sequences, .loss = loss};
+  AwqTask task;
+  task.source = source;
+  task.modules = run.plan.modules;
+  task.sequences = sequences;
+  task.loss = loss;
   task.on_step = [&](const AwqReport& report) { run.reports.push_back(report); };
   awq_quantize(task, run.quantizer, machine.exec);
   return run;
@@ -143,7 +147,9 @@ TEST_P(AwqFamilies, FoldingKeepsTheFloatModel) {
     for (const AwqReport& report : run.reports) {
       searched += report.searched ? 1 : 0;
       scaled += report.ratio >= 0 ? 1 : 0;
-      if (report.searched) EXPECT_LE(report.loss, report.plain_loss) << report.modules.front();
+      if (report.searched) {
+        EXPECT_LE(report.loss, report.plain_loss) << report.modules.front();
+      }
     }
     EXPECT_EQ(searched, GetParam().searched);
     EXPECT_EQ(static_cast<int>(run.reports.size()), GetParam().all);
