@@ -33,16 +33,15 @@ std::vector<float> unit_matrix(std::int64_t n) {
 class InputOrder final : public Tap {
  public:
   void linear_input(std::string_view module, const float* x, std::int64_t, std::int64_t) override {
-    if (x != last_) subsets_.emplace_back();
+    if (shared_.input(module, x) == module) subsets_.emplace_back();
     subsets_.back().emplace(module);
-    last_ = x;
   }
-  void linear_output(std::string_view, const float*, std::int64_t, std::int64_t) override { last_ = nullptr; }
+  void linear_output(std::string_view, const float*, std::int64_t, std::int64_t) override { shared_.output(); }
   std::vector<std::set<std::string, std::less<>>> take() { return std::move(subsets_); }
 
  private:
   std::vector<std::set<std::string, std::less<>>> subsets_;
-  const float* last_ = nullptr;
+  SharedInputs shared_;
 };
 
 using Names = std::set<std::string, std::less<>>;

@@ -30,17 +30,10 @@ void add_to_diagonal(std::vector<float>& matrix, std::int64_t n, float added) {
 CrossStatistics::CrossStatistics(Names modules, Tap* inner, Exec& exec)
     : modules_(std::move(modules)), exec_(exec), float_tap_(*this), quantized_tap_(*this, inner) {}
 
-bool CrossStatistics::shares(std::string_view module, const float* x, const float*& last, Names& sharing) {
-  const bool shared = x == last && !sharing.contains(module);
-  if (!shared) sharing.clear();
-  sharing.emplace(module);
-  last = x;
-  return shared;
-}
-
 void CrossStatistics::FloatTap::linear_input(std::string_view module, const float* x, std::int64_t m, std::int64_t k) {
-  if (owner_.modules_.find(module) == owner_.modules_.end() || shares(module, x, last_, sharing_)) return;
-  Sums& sums = owner_.sums_[std::string(module)];
+  if (!owner_.modules_.contains(module)) return;
+  if (shared_.input(module, x) != module) return;
+  Sums& sums = owner_.of_leader_[std::string(module)];
   sums.differs = sums.differs || sums.tokens != 0;  // the quantized model sent nothing here
   sums.cols = k;
   sums.tokens = m;
@@ -50,24 +43,22 @@ void CrossStatistics::FloatTap::linear_input(std::string_view module, const floa
 void CrossStatistics::QuantizedTap::linear_input(std::string_view module, const float* x, std::int64_t m,
                                                  std::int64_t k) {
   if (inner_ != nullptr) inner_->linear_input(module, x, m, k);
-  if (owner_.modules_.find(module) == owner_.modules_.end()) return;
-  if (!shares(module, x, last_, sharing_)) {
-    leader_ = module;
-    Sums& sums = owner_.sums_[leader_];
-    if (sums.tokens != m || sums.cols != k) {
-      sums.differs = true;
-    } else {
-      owner_.add(sums, x, m);
-    }
-    sums.tokens = 0;  // taken
+  if (!owner_.modules_.contains(module)) return;
+  const std::string& leader = owner_.shared_.input(module, x);
+  if (leader != module) return;
+  Sums& sums = owner_.of_leader_[leader];
+  if (sums.tokens != m || sums.cols != k) {
+    sums.differs = true;
+  } else {
+    owner_.add(sums, x, m);
   }
-  owner_.leader_of_.insert_or_assign(std::string(module), leader_);
+  sums.tokens = 0;  // taken
 }
 
 void CrossStatistics::QuantizedTap::linear_output(std::string_view module, const float* y, std::int64_t m,
                                                   std::int64_t n) {
   if (inner_ != nullptr) inner_->linear_output(module, y, m, n);
-  last_ = nullptr;
+  owner_.shared_.output();
 }
 
 void CrossStatistics::QuantizedTap::static_scales(std::string_view module, StaticScales& scales) {
@@ -97,9 +88,9 @@ void CrossStatistics::add(Sums& to, const float* x, std::int64_t m) {
 }
 
 std::vector<float> CrossStatistics::matrix(std::string_view module, double factor) const {
-  const auto leader = leader_of_.find(module);
-  if (leader == leader_of_.end()) return {};
-  const Sums& sums = sums_.at(leader->second);
+  const std::string* leader = shared_.leader_of(module);
+  if (leader == nullptr) return {};
+  const Sums& sums = of_leader_.at(*leader);
   // Tokens that only the float model sent here.
   if (sums.differs || sums.tokens != 0) return {};
   std::vector<float> out(sums.cross.size());

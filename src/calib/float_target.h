@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "calib/shared_inputs.h"
 #include "device/device.h"
 
 namespace nibble {
@@ -34,12 +35,11 @@ class CrossStatistics {
    public:
     explicit FloatTap(CrossStatistics& owner) : owner_(owner) {}
     void linear_input(std::string_view module, const float* x, std::int64_t m, std::int64_t k) override;
-    void linear_output(std::string_view, const float*, std::int64_t, std::int64_t) override { last_ = nullptr; }
+    void linear_output(std::string_view, const float*, std::int64_t, std::int64_t) override { shared_.output(); }
 
    private:
     CrossStatistics& owner_;
-    const float* last_ = nullptr;
-    Names sharing_;  ///< the linears that the input at last_ came to
+    SharedInputs shared_;
   };
   class QuantizedTap final : public Tap {
    public:
@@ -51,16 +51,9 @@ class CrossStatistics {
    private:
     CrossStatistics& owner_;
     Tap* inner_;
-    const float* last_ = nullptr;
-    Names sharing_;
-    std::string leader_;  ///< the first module of the input that is being seen
   };
 
-  /// Whether x is the input of the linear before, in the same pass; remembers it. A linear that comes again is in
-  /// another pass, where other values may lie in the same place (a pass may end between an input and its output).
-  static bool shares(std::string_view module, const float* x, const float*& last, Names& sharing);
-
-  /// Of the first module of every shared input.
+  /// Of one input.
   struct Sums {
     std::int64_t cols = 0;
     std::vector<float> floats;  ///< [tokens, cols]: the float model's input for this sequence
@@ -74,8 +67,8 @@ class CrossStatistics {
   Exec& exec_;
   FloatTap float_tap_;
   QuantizedTap quantized_tap_;
-  std::map<std::string, Sums, std::less<>> sums_;
-  std::map<std::string, std::string, std::less<>> leader_of_;
+  SharedInputs shared_;  ///< of the quantized model
+  std::map<std::string, Sums, std::less<>> of_leader_;
   std::vector<float> floats_transposed_, transposed_, product_;
 };
 

@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "calib/gram.h"
 #include "support/scheme_checks.h"
 
 namespace nibble {
@@ -114,6 +115,32 @@ TEST(CrossStatistics, SumsSequencesAndSharesInputs) {
   EXPECT_TRUE(cross.matrix("expert", 1).empty()) << "another number of tokens";
   EXPECT_TRUE(cross.matrix("lost", 1).empty());
   EXPECT_TRUE(cross.matrix("unknown", 1).empty());
+}
+
+/// Linears of different inputs that lie in one place, and passes that end as soon as the last has seen its own.
+TEST(CrossStatistics, KeepsInputsInOnePlaceApart) {
+  QuantMachine machine;
+  CrossStatistics cross({"q", "k", "o"}, nullptr, machine.exec);
+  StatisticsCollector own({"q", "k", "o"}, machine.exec);
+  float x[2];
+  const auto pass = [&](Tap& tap, float q, float o) {
+    std::fill_n(x, 2, q);
+    for (const char* name : {"q", "k"}) tap.linear_input(name, x, 1, 2);
+    for (const char* name : {"q", "k"}) tap.linear_output(name, x, 1, 2);
+    std::fill_n(x, 2, o);
+    tap.linear_input("o", x, 1, 2);
+  };
+  for (int sequence = 0; sequence < 3; ++sequence) {
+    pass(cross.float_tap(), 1, 10);
+    pass(cross.quantized_tap(), 2, 20);
+    pass(own, 2, 20);
+  }
+  EXPECT_EQ(cross.matrix("q", 1), std::vector<float>(4, 3 * 1 * 2));
+  EXPECT_EQ(cross.matrix("k", 1), cross.matrix("q", 1));
+  EXPECT_EQ(cross.matrix("o", 1), std::vector<float>(4, 3 * 10 * 20));
+  EXPECT_EQ(own.find("q"), own.find("k"));
+  EXPECT_EQ(own.find("q")->abs_sum, std::vector<double>(2, 3 * 2));
+  EXPECT_EQ(own.find("o")->abs_sum, std::vector<double>(2, 3 * 20));
 }
 
 }  // namespace

@@ -28,36 +28,23 @@ std::vector<float> InputStatistics::matrix(double factor, ThreadPool& pool) cons
 }
 
 const InputStatistics* StatisticsCollector::find(std::string_view module) const {
-  const auto found = by_module_.find(module);
-  return found == by_module_.end() ? nullptr : found->second;
+  const std::string* leader = shared_.leader_of(module);
+  return leader == nullptr ? nullptr : &of_leader_.at(*leader);
 }
 
 void StatisticsCollector::linear_input(std::string_view module, const float* x, std::int64_t m, std::int64_t k) {
-  if (modules_.find(module) == modules_.end()) return;
-  const auto known = by_module_.find(module);
-  // The input of the linear before; the first of them did the sums. A linear that comes again is in another pass, where
-  // other values may lie in the same place (a pass may end between an input and its output).
-  const bool fits = known == by_module_.end() || known->second == last_;
-  if (x == last_input_ && last_ != nullptr && last_->cols == k && fits && sharing_.find(module) == sharing_.end()) {
-    by_module_.emplace(module, last_);
-    sharing_.emplace(module);
-    return;
+  if (!modules_.contains(module)) return;
+  const std::string& leader = shared_.input(module, x);
+  InputStatistics& to = of_leader_[leader];
+  if (to.cols == 0) {
+    to.cols = k;
+    to.gram.resize(static_cast<std::size_t>(k * k));
+    to.abs_sum.resize(static_cast<std::size_t>(k));
+    to.abs_max.resize(static_cast<std::size_t>(k));
   }
-  if (known == by_module_.end()) {
-    InputStatistics& made = *inputs_.emplace_back(std::make_unique<InputStatistics>());
-    made.cols = k;
-    made.gram.resize(static_cast<std::size_t>(k * k));
-    made.abs_sum.resize(static_cast<std::size_t>(k));
-    made.abs_max.resize(static_cast<std::size_t>(k));
-    last_ = by_module_.emplace(module, &made).first->second;
-  } else {
-    last_ = known->second;
-  }
-  last_input_ = x;
-  sharing_.clear();
-  sharing_.emplace(module);
-  check(last_->cols == k, "statistics: width of an input");
-  for (std::int64_t at = 0; at < m; at += kTokens) add(*last_, x + at * k, std::min(kTokens, m - at));
+  check(to.cols == k, "statistics: width of an input");
+  if (leader != module) return;  // the leader did the sums
+  for (std::int64_t at = 0; at < m; at += kTokens) add(to, x + at * k, std::min(kTokens, m - at));
 }
 
 void StatisticsCollector::add(InputStatistics& to, const float* x, std::int64_t m) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "calib/shared_inputs.h"
 #include "device/device.h"
 
 namespace nibble {
@@ -35,18 +36,15 @@ class StatisticsCollector final : public Tap {
   const InputStatistics* find(std::string_view module) const;
 
   void linear_input(std::string_view module, const float* x, std::int64_t m, std::int64_t k) override;
-  void linear_output(std::string_view, const float*, std::int64_t, std::int64_t) override { last_input_ = nullptr; }
+  void linear_output(std::string_view, const float*, std::int64_t, std::int64_t) override { shared_.output(); }
 
  private:
   void add(InputStatistics& to, const float* x, std::int64_t m);
 
   std::set<std::string, std::less<>> modules_;
   Exec& exec_;
-  std::vector<std::unique_ptr<InputStatistics>> inputs_;
-  std::map<std::string, InputStatistics*, std::less<>> by_module_;
-  const float* last_input_ = nullptr;  ///< of the linear before, while the same input may come again
-  InputStatistics* last_ = nullptr;
-  std::set<std::string, std::less<>> sharing_;  ///< the linears that it came to
+  SharedInputs shared_;
+  std::map<std::string, InputStatistics, std::less<>> of_leader_;
   std::vector<float> transposed_, product_;
 };
 
