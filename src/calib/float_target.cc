@@ -3,13 +3,11 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "calib/gram.h"
 #include "quant/common/inverse_factor.h"
 
 namespace nibble {
 namespace {
-
-/// Tokens whose products are summed in f32, and rows of the matrix that are computed at once.
-constexpr std::int64_t kTokens = 512, kStrip = 512;
 
 /// to [cols, rows] = from [rows, cols].
 void transpose(const float* from, std::int64_t rows, std::int64_t cols, std::vector<float>& to, ThreadPool& pool) {
@@ -68,22 +66,17 @@ void CrossStatistics::QuantizedTap::static_scales(std::string_view module, Stati
 void CrossStatistics::add(Sums& to, const float* x, std::int64_t m) {
   const std::int64_t k = to.cols;
   to.cross.resize(static_cast<std::size_t>(k * k));
-  for (std::int64_t at = 0; at < m; at += kTokens) {
-    const std::int64_t tokens = std::min(kTokens, m - at);
+  for (std::int64_t at = 0; at < m; at += kStatisticsTokens) {
+    const std::int64_t tokens = std::min(kStatisticsTokens, m - at);
     transpose(to.floats.data() + at * k, tokens, k, floats_transposed_, exec_.pool);
     transpose(x + at * k, tokens, k, transposed_, exec_.pool);
-    for (std::int64_t top = 0; top < k; top += kStrip) {
-      const std::int64_t rows = std::min(kStrip, k - top);
-      product_.resize(static_cast<std::size_t>(rows * k));
-      product_transposed(
-          {floats_transposed_.data() + top * tokens, rows, tokens, transposed_.data(), k, tokens, product_.data(), k},
-          exec_);
-      exec_.pool.run(rows, 1, [&](std::int64_t begin, std::int64_t end, int) {
-        for (std::int64_t i = begin * k; i < end * k; ++i) {
-          to.cross[static_cast<std::size_t>(top * k + i)] += static_cast<double>(product_[static_cast<std::size_t>(i)]);
-        }
-      });
-    }
+    add_products({.a = floats_transposed_.data(),
+                  .b = transposed_.data(),
+                  .channels = k,
+                  .tokens = tokens,
+                  .lower = false,
+                  .to = to.cross.data()},
+                 product_, exec_);
   }
 }
 

@@ -9,8 +9,8 @@
 namespace nibble {
 namespace {
 
-/// Tokens whose products are summed in f32, and rows of the matrix that are computed at once.
-constexpr std::int64_t kTokens = 512, kStrip = 512;
+/// Rows of a product that are computed at once.
+constexpr std::int64_t kStrip = 512;
 
 }  // namespace
 
@@ -25,6 +25,22 @@ std::vector<float> InputStatistics::matrix(double factor, ThreadPool& pool) cons
     }
   });
   return out;
+}
+
+void add_products(const ProductSums& s, std::vector<float>& scratch, Exec& exec) {
+  for (std::int64_t top = 0; top < s.channels; top += kStrip) {
+    const std::int64_t rows = std::min(kStrip, s.channels - top), cols = s.lower ? top + rows : s.channels;
+    scratch.resize(static_cast<std::size_t>(rows * cols));
+    product_transposed({s.a + top * s.tokens, rows, s.tokens, s.b, cols, s.tokens, scratch.data(), cols}, exec);
+    exec.pool.run(rows, 1, [&](std::int64_t begin, std::int64_t end, int) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        double* sums = s.to + (top + i) * s.channels;
+        const float* from = scratch.data() + i * cols;
+        const std::int64_t wanted = s.lower ? top + i + 1 : cols;
+        for (std::int64_t j = 0; j < wanted; ++j) sums[j] += static_cast<double>(from[j]);
+      }
+    });
+  }
 }
 
 const InputStatistics* StatisticsCollector::find(std::string_view module) const {
@@ -44,7 +60,7 @@ void StatisticsCollector::linear_input(std::string_view module, const float* x, 
   }
   check(to.cols == k, "statistics: width of an input");
   if (leader != module) return;  // the leader did the sums
-  for (std::int64_t at = 0; at < m; at += kTokens) add(to, x + at * k, std::min(kTokens, m - at));
+  for (std::int64_t at = 0; at < m; at += kStatisticsTokens) add(to, x + at * k, std::min(kStatisticsTokens, m - at));
 }
 
 void StatisticsCollector::add(InputStatistics& to, const float* x, std::int64_t m) {
@@ -64,19 +80,13 @@ void StatisticsCollector::add(InputStatistics& to, const float* x, std::int64_t 
       to.abs_max[static_cast<std::size_t>(i)] = largest;
     }
   });
-  for (std::int64_t top = 0; top < k; top += kStrip) {
-    const std::int64_t rows = std::min(kStrip, k - top), cols = top + rows;
-    product_.resize(static_cast<std::size_t>(rows * cols));
-    product_transposed({transposed_.data() + top * m, rows, m, transposed_.data(), cols, m, product_.data(), cols},
-                       exec_);
-    exec_.pool.run(rows, 1, [&](std::int64_t begin, std::int64_t end, int) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        double* sums = to.gram.data() + (top + i) * k;
-        const float* from = product_.data() + i * cols;
-        for (std::int64_t j = 0; j <= top + i; ++j) sums[j] += static_cast<double>(from[j]);
-      }
-    });
-  }
+  add_products({.a = transposed_.data(),
+                .b = transposed_.data(),
+                .channels = k,
+                .tokens = m,
+                .lower = true,
+                .to = to.gram.data()},
+               product_, exec_);
   to.tokens += m;
 }
 

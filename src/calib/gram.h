@@ -24,6 +24,20 @@ struct InputStatistics {
   std::vector<float> matrix(double factor, ThreadPool& pool) const;
 };
 
+/// Products of at most this many tokens are summed in f32 before they go to f64.
+inline constexpr std::int64_t kStatisticsTokens = 512;
+
+/// to [channels, channels] += A B' for A and B [channels, tokens], with tokens <= kStatisticsTokens.
+struct ProductSums {
+  const float* a = nullptr;
+  const float* b = nullptr;
+  std::int64_t channels = 0, tokens = 0;
+  bool lower = false;  ///< only the lower triangle is asked for
+  double* to = nullptr;
+};
+/// The same bits for any number of threads. `scratch` is kept from call to call.
+void add_products(const ProductSums& sums, std::vector<float>& scratch, Exec& exec);
+
 /// Collects while it is a model's Tap. Products are summed in f32 within a few hundred tokens and in f64 beyond; the
 /// same bits for any number of threads.
 class StatisticsCollector final : public Tap {
