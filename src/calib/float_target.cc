@@ -9,6 +9,8 @@
 namespace nibble {
 namespace {
 
+constexpr double kDampStep = 0.01;
+
 /// to [cols, rows] = from [rows, cols].
 void transpose(const float* from, std::int64_t rows, std::int64_t cols, std::vector<float>& to, ThreadPool& pool) {
   to.resize(static_cast<std::size_t>(rows * cols));
@@ -17,10 +19,6 @@ void transpose(const float* from, std::int64_t rows, std::int64_t cols, std::vec
       for (std::int64_t r = 0; r < rows; ++r) to[static_cast<std::size_t>(c * rows + r)] = from[r * cols + c];
     }
   });
-}
-
-void add_to_diagonal(std::vector<float>& matrix, std::int64_t n, float added) {
-  for (std::int64_t k = 0; k < n; ++k) matrix[static_cast<std::size_t>(k * (n + 1))] += added;
 }
 
 }  // namespace
@@ -96,22 +94,13 @@ std::vector<float> float_target(std::span<const float> weight, std::int64_t rows
   const std::int64_t cols = rows == 0 ? 0 : static_cast<std::int64_t>(weight.size()) / rows;
   check(static_cast<std::int64_t>(gram.size()) == cols * cols && cross.size() == gram.size(), "float_target: sizes");
   std::vector<float> out(weight.begin(), weight.end());
-  double mean = 0;
-  for (std::int64_t k = 0; k < cols; ++k) mean += static_cast<double>(gram[static_cast<std::size_t>(k * (cols + 1))]);
-  mean /= static_cast<double>(std::max<std::int64_t>(cols, 1));
-  if (!(mean > 0)) return out;
-  std::vector<float> factor;
-  float added = 0;
-  for (;; damp += 0.01) {
-    if (damp > 1) return out;
-    factor.assign(gram.begin(), gram.end());
-    added = static_cast<float>(damp * mean);
-    add_to_diagonal(factor, cols, added);
-    if (inverse_upper_factor(factor, cols, exec)) break;
-  }
+  if (!(mean_diagonal(gram, cols) > 0)) return out;
+  std::vector<float> factor(gram.begin(), gram.end());
+  const auto damping = damped_inverse_factor(factor, cols, damp, kDampStep, exec);
+  if (!damping) return out;
   // (G + l I)^-1 = U'U: W C U' U, from the left.
   std::vector<float> other(cross.begin(), cross.end()), transposed;
-  add_to_diagonal(other, cols, added);
+  add_to_diagonal(other, cols, damping->value);
   transpose(other.data(), cols, cols, transposed, exec.pool);
   std::vector<float> product(out.size()), solved(out.size());
   product_transposed({out.data(), rows, cols, transposed.data(), cols, cols, product.data(), cols}, exec);

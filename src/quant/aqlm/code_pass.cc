@@ -246,10 +246,7 @@ std::int64_t improve_codes(const Problem& problem, const GroupSearch& search, co
 ErrorFeedback::ErrorFeedback(const Problem& problem, double damp, Exec& exec) : dims_(problem.dims) {
   const std::int64_t n = problem.cols, g = dims_, groups = problem.groups();
   factor_ = problem.gram;
-  double trace = 0;
-  for (std::int64_t i = 0; i < n; ++i) trace += static_cast<double>(factor_[static_cast<std::size_t>(i * (n + 1))]);
-  const auto add = static_cast<float>(damp * trace / static_cast<double>(n));
-  for (std::int64_t i = 0; i < n; ++i) factor_[static_cast<std::size_t>(i * (n + 1))] += add;
+  add_to_diagonal(factor_, n, static_cast<float>(damp * mean_diagonal(factor_, n)));
   usable_ = inverse_upper_factor(factor_, n, exec);
   if (!usable_) return;
   metrics_.resize(static_cast<std::size_t>(groups * g * g));

@@ -152,21 +152,9 @@ class Solver {
 
   /// Turns h_ into the factor of the inverse, with as much damping as that takes.
   bool factor() {
-    double mean = 0;
-    for (std::int64_t k = 0; k < cols_; ++k) mean += static_cast<double>(h_[static_cast<std::size_t>(k * cols_ + k)]);
-    mean /= static_cast<double>(std::max<std::int64_t>(cols_, 1));
-    const std::vector<float> h = h_;
-    for (double damp = options_.damp; damp <= 1; damp += options_.damp_step) {
-      const auto added = static_cast<float>(damp * mean);
-      for (std::int64_t k = 0; k < cols_; ++k) h_[static_cast<std::size_t>(k * cols_ + k)] += added;
-      if (inverse_upper_factor(h_, cols_, exec_)) {
-        result_.damp = damp;
-        return true;
-      }
-      h_ = h;
-      if (options_.damp_step <= 0) break;
-    }
-    return false;
+    const auto damping = damped_inverse_factor(h_, cols_, options_.damp, options_.damp_step, exec_);
+    if (damping) result_.damp = damping->part;
+    return damping.has_value();
   }
 
   void quantize_block(std::int64_t at, std::int64_t size) {

@@ -32,7 +32,7 @@ class Refiner {
       members_.resize(static_cast<std::size_t>(grid.groups));
       members_[static_cast<std::size_t>(grid.g_idx[static_cast<std::size_t>(k)])].push_back(k);
     }
-    add_damping();
+    add_to_diagonal(h_, cols_, static_cast<float>(options.damp * mean_diagonal(h_, cols_)));
   }
 
   RefineLoss run() {
@@ -51,13 +51,6 @@ class Refiner {
   }
 
  private:
-  void add_damping() {
-    double mean = 0;
-    for (std::int64_t k = 0; k < cols_; ++k) mean += static_cast<double>(h_[static_cast<std::size_t>(k * (cols_ + 1))]);
-    const auto added = static_cast<float>(options_.damp * mean / static_cast<double>(std::max<std::int64_t>(cols_, 1)));
-    for (std::int64_t k = 0; k < cols_; ++k) h_[static_cast<std::size_t>(k * (cols_ + 1))] += added;
-  }
-
   std::uint8_t& code(std::int64_t row, std::int64_t col) {
     return grid_.codes[static_cast<std::size_t>(row * cols_ + col)];
   }

@@ -157,4 +157,28 @@ bool inverse_upper_factor(std::vector<float>& h, std::int64_t n, Exec& exec) {
   return true;
 }
 
+double mean_diagonal(std::span<const float> matrix, std::int64_t n) {
+  double sum = 0;
+  for (std::int64_t k = 0; k < n; ++k) sum += static_cast<double>(matrix[static_cast<std::size_t>(k * (n + 1))]);
+  return sum / static_cast<double>(std::max<std::int64_t>(n, 1));
+}
+
+void add_to_diagonal(std::span<float> matrix, std::int64_t n, float value) {
+  for (std::int64_t k = 0; k < n; ++k) matrix[static_cast<std::size_t>(k * (n + 1))] += value;
+}
+
+std::optional<Damping> damped_inverse_factor(std::vector<float>& h, std::int64_t n, double damp, double step,
+                                             Exec& exec) {
+  const double mean = mean_diagonal(h, n);
+  const std::vector<float> original = h;
+  for (; damp <= 1; damp += step) {
+    const Damping damping{damp, static_cast<float>(damp * mean)};
+    add_to_diagonal(h, n, damping.value);
+    if (inverse_upper_factor(h, n, exec)) return damping;
+    h = original;
+    if (step <= 0) break;
+  }
+  return std::nullopt;
+}
+
 }  // namespace nibble

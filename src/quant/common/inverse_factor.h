@@ -1,6 +1,8 @@
 // The triangular factor of an inverse that GPTQ walks along: U upper triangular with H^-1 = U^T U.
 #pragma once
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "device/device.h"
@@ -24,5 +26,19 @@ void product_transposed(const ProductArgs& args, Exec& exec);
 /// (H = R R^T, R upper) and R inverted: U = R^-1, the same matrix with half the work and less rounding. False, and h is
 /// spoilt, when H is not positive definite in f32.
 bool inverse_upper_factor(std::vector<float>& h, std::int64_t n, Exec& exec);
+
+/// The mean of the diagonal of a matrix [n, n]; 0 for n = 0.
+double mean_diagonal(std::span<const float> matrix, std::int64_t n);
+void add_to_diagonal(std::span<float> matrix, std::int64_t n, float value);
+
+/// What was added to a diagonal: `part` of its mean, which is `value`.
+struct Damping {
+  double part = 0;
+  float value = 0;
+};
+/// inverse_upper_factor(h) with damp times the mean diagonal added to the diagonal first, `step` more (if positive)
+/// while the matrix is not positive definite, up to 1. Empty, and h as it was, when nothing helped.
+std::optional<Damping> damped_inverse_factor(std::vector<float>& h, std::int64_t n, double damp, double step,
+                                             Exec& exec);
 
 }  // namespace nibble
