@@ -7,6 +7,7 @@
 #include "calib/awq_output_loss.h"
 #include "calib/block_runner.h"
 #include "calib/gram.h"
+#include "calib/linear_values.h"
 #include "layout/dense/dense.h"
 
 namespace nibble {
@@ -105,23 +106,13 @@ class AwqBlocks {
   Loaded load(const AwqStep& step, const StatisticsCollector& statistics) {
     Loaded out;
     for (const nn::Linear* linear : step.linears) {
-      out.values.push_back(values_of(*linear));
+      out.values.push_back(linear_values(*linear, *task_.source, exec_));
       out.weights.push_back({out.values.back().data(), linear->outputs()});
       const InputStatistics* input = statistics.find(linear->name);
       out.inputs.push_back(input);
       const auto finite = [](double v) { return std::isfinite(v); };
       if (input != nullptr && !std::all_of(input->abs_sum.begin(), input->abs_sum.end(), finite))
         throw bad_input(linear->name, ": its inputs are not finite for this calibration data");
-    }
-    return out;
-  }
-
-  Floats values_of(const nn::Linear& linear) {
-    Floats out(at(linear.outputs() * linear.inputs()));
-    decode(linear.weight, 0, linear.outputs(), out.data(), exec_);
-    if (!std::all_of(out.begin(), out.end(), [](float v) { return std::isfinite(v); })) {
-      throw bad_input(task_.source->folder().string(), ": tensor ", linear.name,
-                      ".weight: NaN or infinity among its values cannot be quantized");
     }
     return out;
   }
@@ -272,7 +263,7 @@ class AwqBlocks {
     report(linear.name);
     const std::int64_t rows = linear.outputs(), cols = linear.inputs();
     if (change.outputs.empty()) change.outputs.assign(at(rows), 1.0F);
-    Floats values = values_of(linear);
+    Floats values = linear_values(linear, *task_.source, exec_);
     exec_.pool.run(rows, 1, [&](std::int64_t begin, std::int64_t end, int) {
       for (std::int64_t r = begin; r < end; ++r) {
         for (std::int64_t k = 0; k < cols; ++k)

@@ -9,19 +9,10 @@
 #include "base/process_memory.h"
 #include "calib/float_target.h"
 #include "calib/gram.h"
+#include "calib/linear_values.h"
 
 namespace nibble {
 namespace {
-
-std::vector<nn::Linear*> linears_of(nn::Block& block) {
-  nn::Attention& a = block.attention;
-  std::vector<nn::Linear*> all{&a.q, &a.k, &a.v, &a.qkv, &a.o};
-  const auto add = [&](nn::Mlp& mlp) { all.insert(all.end(), {&mlp.gate, &mlp.up, &mlp.down}); };
-  add(block.mlp);
-  for (nn::Mlp& expert : block.moe.experts) add(expert);  // but not the router, which no library quantizes
-  std::erase_if(all, [](const nn::Linear* linear) { return linear->weight.empty(); });
-  return all;
-}
 
 std::vector<float> unit_matrix(std::int64_t n) {
   std::vector<float> out(static_cast<std::size_t>(n * n));
@@ -84,7 +75,7 @@ class BlockQuantizer {
  private:
   /// A block's weights are not needed again before the result is written.
   void forget(nn::Block& block) {
-    for (const nn::Linear* linear : linears_of(block)) {
+    for (const nn::Linear* linear : quantizable_linears(block)) {
       const TensorEntry* weight = task_.source->find(linear->name + ".weight");
       if (weight != nullptr) task_.source->release(weight->view);
     }
@@ -117,7 +108,7 @@ class BlockQuantizer {
   /// Experts that the first sequence does not reach come last.
   void add_unseen(std::int64_t block, std::vector<Names>& subsets) {
     Names unseen;
-    for (const nn::Linear* linear : linears_of(decoder_.blocks[static_cast<std::size_t>(block)])) {
+    for (const nn::Linear* linear : quantizable_linears(decoder_.blocks[static_cast<std::size_t>(block)])) {
       const auto has = [&](const Names& subset) { return subset.contains(linear->name); };
       if (std::none_of(subsets.begin(), subsets.end(), has)) unseen.insert(linear->name);
     }
@@ -133,7 +124,7 @@ class BlockQuantizer {
     const InputStatistics* previous = nullptr;
     std::vector<float> gram;
     std::vector<ModuleReport> reports;
-    for (nn::Linear* linear : linears_of(decoder_.blocks[static_cast<std::size_t>(block)])) {
+    for (nn::Linear* linear : quantizable_linears(decoder_.blocks[static_cast<std::size_t>(block)])) {
       if (!subset.contains(linear->name)) continue;
       report(linear->name);
       const InputStatistics* input = statistics.find(linear->name);
@@ -168,7 +159,7 @@ class BlockQuantizer {
     Names found;
     for (const Journal::Finished& module : *finished) found.insert(module.report.module);
     check(found == subset, "block_quantize: a journal of other modules");
-    for (nn::Linear* linear : linears_of(decoder_.blocks[static_cast<std::size_t>(block)])) {
+    for (nn::Linear* linear : quantizable_linears(decoder_.blocks[static_cast<std::size_t>(block)])) {
       for (Journal::Finished& module : *finished) {
         if (module.report.module != linear->name) continue;
         linear->weight = module.solved.linear.weight;
@@ -198,15 +189,10 @@ class BlockQuantizer {
                      std::int64_t tokens) {
     const std::int64_t rows = linear.outputs(), cols = linear.inputs();
     const auto finite = [](float v) { return std::isfinite(v); };
-    if (!std::all_of(gram.begin(), gram.end(), finite)) {
+    if (!std::all_of(gram.begin(), gram.end(), finite) || !std::all_of(cross.begin(), cross.end(), finite)) {
       throw bad_input(linear.name, ": its inputs are not finite for this calibration data");
     }
-    std::vector<float> weight(static_cast<std::size_t>(rows * cols));
-    decode(linear.weight, 0, rows, weight.data(), exec_);
-    if (!std::all_of(weight.begin(), weight.end(), finite)) {
-      throw bad_input(task_.source->folder().string(), ": tensor ", linear.name,
-                      ".weight: NaN or infinity among its values cannot be quantized");
-    }
+    std::vector<float> weight = linear_values(linear, *task_.source, exec_);
     const auto begin = std::chrono::steady_clock::now();
     if (!cross.empty()) weight = float_target(weight, rows, cross, gram, kTargetDamp, task_.float_inputs, exec_);
     SolvedModule solved = quantizer_.solve(linear.name, weight, rows, cols, gram, exec_);
@@ -247,7 +233,7 @@ std::set<std::string> block_linears(std::shared_ptr<const Checkpoint> source, Ex
   models::Decoder decoder = models::build_decoder(weights, exec);
   std::set<std::string> names;
   for (nn::Block& block : decoder.blocks) {
-    for (const nn::Linear* linear : linears_of(block)) names.insert(linear->name);
+    for (const nn::Linear* linear : quantizable_linears(block)) names.insert(linear->name);
   }
   return names;
 }
@@ -260,7 +246,7 @@ std::int64_t calibration_bytes(std::shared_ptr<const Checkpoint> source, std::in
   std::int64_t widest = hidden, largest = 0;
   for (nn::Block& block : decoder.blocks) {
     std::int64_t bytes = 0;
-    for (const nn::Linear* linear : linears_of(block)) {
+    for (const nn::Linear* linear : quantizable_linears(block)) {
       widest = std::max(widest, std::max(linear->inputs(), linear->outputs()));
       bytes += linear->weight.size_bytes();
     }
@@ -292,10 +278,7 @@ void plain_quantize(const BlockTask& task, SolvedQuantizer& quantizer, Exec& exe
     if (progress) progress({"quantizing", module, done++, static_cast<std::int64_t>(task.modules.size())});
     const View& view = task.source->at(module + ".weight");
     const std::vector<float> weight = view.to_f32();
-    if (!std::all_of(weight.begin(), weight.end(), [](float v) { return std::isfinite(v); })) {
-      throw bad_input(task.source->folder().string(), ": tensor ", module,
-                      ".weight: NaN or infinity among its values cannot be quantized");
-    }
+    require_finite(weight, *task.source, module);
     SolvedModule solved = quantizer.solve(module, weight, view.dim(0), view.dim(1), {}, exec);
     if (task.on_module) task.on_module({.module = module, .shape = view.shape()});
     quantizer.add(module, std::move(solved));
