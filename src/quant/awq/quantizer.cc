@@ -32,34 +32,6 @@ void check_shape(const std::string& module, const Shape& weight, const Quantizer
     refuse(name_of(config.variant), " packs multiples of 64 inputs, not ", cols);
 }
 
-/// The weight as a gemm file's reader would load it.
-LinearWeights packed(const AwqCodes& codes, std::int64_t rows, std::int64_t cols, std::int64_t group, Exec& exec) {
-  const std::int64_t groups = cols / group;
-  affine::Parts parts{.rows = rows,
-                      .cols = cols,
-                      .group = group,
-                      .bits = 4,
-                      .offset_kind = affine::Offset::zero_point,
-                      .dtype = DType::f32,
-                      .scale = Tensor({rows, groups}, DType::f16),
-                      .offset = Tensor({rows, groups}, DType::f16),
-                      .order = {}};
-  convert_from_f32(DType::f16, codes.scale.data(), parts.scale.data(), rows * groups);
-  convert_from_f32(DType::f16, codes.zero.data(), parts.offset.data(), rows * groups);
-  LinearWeights linear;
-  linear.weight = affine::pack_blocks(
-      std::move(parts),
-      [&](const affine::CodeBlock& block) {
-        for (std::int64_t r = 0; r < block.rows; ++r) {
-          std::copy_n(codes.codes.data() + (block.row0 + r) * cols + block.col0, block.cols,
-                      block.codes + r * affine::kBlockCols);
-        }
-      },
-      exec);
-  linear.record = std::make_shared<Record>();
-  return linear;
-}
-
 /// "self_attn.q_proj" of "model.layers.3.self_attn.q_proj": what libraries compare their lists with.
 std::string inside_block(const std::string& module) {
   std::size_t begin = 0;
@@ -100,14 +72,14 @@ SolvedModule Quantizer::round(const std::string& module, AwqWeight weight, std::
                 exec);
 }
 
-SolvedModule Quantizer::stored(const std::string& module, const AwqCodes& codes, std::int64_t rows, std::int64_t cols,
+SolvedModule Quantizer::stored(const std::string& module, const GridCodes& codes, std::int64_t rows, std::int64_t cols,
                                const Scales& scales, Exec& exec) const {
-  const std::int64_t group = config_.options.inputs_per_group(cols);
   if (!std::all_of(codes.scale.begin(), codes.scale.end(), [](float s) { return std::isfinite(s); })) {
     throw bad_input(printable(module), ".weight: values are too large for the float16 scales that AWQ stores");
   }
   SolvedModule out;
-  out.linear = packed(codes, rows, cols, group, exec);
+  out.linear.weight = pack_grid(codes, rows, 4, config_.options.inputs_per_group(cols), exec);
+  out.linear.record = std::make_shared<Record>();  // as a gemm file's reader would load it
   if (config_.variant != Variant::gemm) out.linear = kVariants.rewrite(module, out.linear, name_of(config_.variant));
   if (const auto found = config_.activations.find(module); found != config_.activations.end()) {
     Tensor stored({cols}, DType::f16);
@@ -134,8 +106,7 @@ SolvedModule Quantizer::solve(const std::string& module, std::span<const float> 
   if (config_.solver) {
     GptqResult solved = solve_grid(weight, rows, gram, *config_.solver, exec);
     for (float& scale : solved.scale) scale = round_to(DType::f16, scale);
-    const AwqCodes codes{std::move(solved.codes), std::move(solved.scale), std::move(solved.zero)};
-    SolvedModule out = stored(module, codes, rows, cols, none, exec);
+    SolvedModule out = stored(module, solved, rows, cols, none, exec);
     out.loss = solved.loss;
     out.damp = solved.damp;
     out.dead = solved.dead;

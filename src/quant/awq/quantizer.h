@@ -65,7 +65,7 @@ class Quantizer final : public SolvedQuantizer {
     std::vector<float> inputs, outputs;
   };
   /// The tensors of codes, with the module's activation scales where it has them.
-  SolvedModule stored(const std::string& module, const AwqCodes& codes, std::int64_t rows, std::int64_t cols,
+  SolvedModule stored(const std::string& module, const GridCodes& codes, std::int64_t rows, std::int64_t cols,
                       const Scales& scales, Exec& exec) const;
   SolvedModule round(const std::string& module, AwqWeight weight, std::int64_t cols, std::span<const float> group_grams,
                      const Scales& scales, Exec& exec) const;

@@ -311,11 +311,13 @@ std::vector<float> awq_clip(AwqWeight weight, std::int64_t cols, std::int64_t gr
   return bounds;
 }
 
-AwqCodes awq_round(AwqWeight weight, std::int64_t cols, std::int64_t group, std::span<const float> clip,
-                   AwqArithmetic arithmetic, ThreadPool& pool) {
+GridCodes awq_round(AwqWeight weight, std::int64_t cols, std::int64_t group, std::span<const float> clip,
+                    AwqArithmetic arithmetic, ThreadPool& pool) {
   check(cols % group == 0, "awq_round: groups");
   const std::int64_t groups = cols / group;
-  AwqCodes out;
+  GridCodes out;
+  out.groups = groups;
+  for (std::int64_t k = 0; k < cols; ++k) out.g_idx.push_back(static_cast<std::int32_t>(k / group));
   out.codes.resize(at(weight.rows * cols));
   out.scale.resize(at(weight.rows * groups));
   out.zero.resize(out.scale.size());

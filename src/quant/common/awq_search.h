@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "device/device.h"
+#include "quant/common/grid_codes.h"
 
 namespace nibble {
 
@@ -85,13 +86,9 @@ std::vector<float> awq_group_grams(std::span<const double> lower, std::int64_t c
 std::vector<float> awq_clip(AwqWeight weight, std::int64_t cols, std::int64_t group, std::span<const float> group_grams,
                             Exec& exec);
 
-struct AwqCodes {
-  std::vector<std::uint8_t> codes;  ///< [rows, cols], 0 to 15
-  std::vector<float> scale, zero;   ///< [rows, groups]; scales are f16 values, infinite where f16 has none
-};
-
-/// Rounds to nearest. `clip` [rows, groups] bounds |w| before; empty: no bounds.
-AwqCodes awq_round(AwqWeight weight, std::int64_t cols, std::int64_t group, std::span<const float> clip,
-                   AwqArithmetic arithmetic, ThreadPool& pool);
+/// Rounds to nearest: codes and zero points are 0 to 15, scales f16 values, infinite where f16 has none. `clip` [rows,
+/// groups] bounds |w| before; empty: no bounds.
+GridCodes awq_round(AwqWeight weight, std::int64_t cols, std::int64_t group, std::span<const float> clip,
+                    AwqArithmetic arithmetic, ThreadPool& pool);
 
 }  // namespace nibble

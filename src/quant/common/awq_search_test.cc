@@ -188,7 +188,7 @@ TEST(AwqSearch, ClipsAndCodesAreAutoAwqs) {
         for (std::size_t i = 0; i < ours.size(); ++i) far += std::fabs(ours[i] / theirs[i] - 1) > 1e-3F ? 1 : 0;
         EXPECT_LE(far, static_cast<std::int64_t>(ours.size()) / 8) << "rounding to f16 decides few of the bounds";
       }
-      const AwqCodes got = awq_round(weight_of(w, kCols), kCols, group, clip, AwqArithmetic::f16, machine.pool);
+      const GridCodes got = awq_round(weight_of(w, kCols), kCols, group, clip, AwqArithmetic::f16, machine.pool);
       EXPECT_EQ(differences(Floats(got.codes.begin(), got.codes.end()), library.of(cat(name, ".codes"))), 0) << name;
       EXPECT_EQ(differences(got.zero, library.of(cat(name, ".zeros"))), 0) << name;
       EXPECT_EQ(differences(got.scale, library.of(cat(name, ".scales"))), 0) << name;
@@ -275,7 +275,7 @@ TEST(AwqSearch, ConstantsAndZeros) {
   constexpr std::int64_t kCols = 64;
   for (const float value : {0.0F, 0.75F, -3.0F, 1e-7F}) {
     const Floats w(4 * kCols, value);
-    const AwqCodes got = awq_round(weight_of(w, kCols), kCols, kCols, {}, AwqArithmetic::f32, machine.pool);
+    const GridCodes got = awq_round(weight_of(w, kCols), kCols, kCols, {}, AwqArithmetic::f32, machine.pool);
     for (std::size_t i = 0; i < w.size(); ++i) {
       const float back = got.scale[i / kCols] * (static_cast<float>(got.codes[i]) - got.zero[i / kCols]);
       EXPECT_NEAR(back, value, std::max(1e-3F * std::fabs(value), 1e-6F));

@@ -7,16 +7,9 @@
 #include <vector>
 
 #include "device/device.h"
+#include "quant/common/grid_codes.h"
 
 namespace nibble {
-
-/// Integer codes of a weight [rows, cols] on an affine grid: value = scale * (code - zero) of the code's group.
-struct GridCodes {
-  std::vector<std::uint8_t> codes;  ///< [rows, cols], inputs in their own order
-  std::vector<float> scale, zero;   ///< [rows, groups]
-  std::vector<std::int32_t> g_idx;  ///< [cols]: the group of each input
-  std::int64_t groups = 0;
-};
 
 struct RefineOptions {
   std::int32_t bits = 4;    ///< codes stay below 2^bits

@@ -1,9 +1,8 @@
 #include "quant/gptq/quantizer.h"
 
 #include <algorithm>
-#include <numeric>
 
-#include "layout/affine/affine.h"
+#include "base/error.h"
 
 namespace nibble::gptq {
 namespace {
@@ -32,49 +31,13 @@ std::string escaped(const std::string& name) {
   return out;
 }
 
-/// Columns by group, each group in input order: what the affine layout holds. Empty when groups are consecutive.
-std::vector<std::int32_t> stored_order(const std::vector<std::int32_t>& g_idx) {
-  if (std::is_sorted(g_idx.begin(), g_idx.end())) return {};
-  std::vector<std::int32_t> order(g_idx.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
-    return g_idx[static_cast<std::size_t>(a)] < g_idx[static_cast<std::size_t>(b)];
-  });
-  return order;
-}
-
 }  // namespace
 
 SolvedModule pack(const std::string& module, std::int64_t rows, std::int64_t cols, const GptqResult& solved,
                   const QuantizerConfig& config, Exec& exec) {
-  const std::vector<std::int32_t> order = stored_order(solved.g_idx);
-  affine::Parts parts{.rows = rows,
-                      .cols = cols,
-                      .group = config.solver.options.group == -1 ? cols : config.solver.options.group,
-                      .bits = config.solver.options.bits,
-                      .offset_kind = affine::Offset::zero_point,
-                      .dtype = DType::f32,
-                      .scale = Tensor({rows, solved.groups}, DType::f16),
-                      .offset = Tensor({rows, solved.groups}, DType::f16),
-                      .order = {}};
-  for (std::int64_t i = 0; i < rows * solved.groups; ++i) {
-    store_from_f32(DType::f16, parts.scale.data(), i, solved.scale[static_cast<std::size_t>(i)]);
-    store_from_f32(DType::f16, parts.offset.data(), i, solved.zero[static_cast<std::size_t>(i)]);
-  }
-  if (!order.empty()) parts.order = Tensor(View(order.data(), {cols}, DType::i32));
+  const GptqOptions& o = config.solver.options;
   SolvedModule out;
-  out.linear.weight = affine::pack_blocks(
-      std::move(parts),
-      [&](const affine::CodeBlock& block) {
-        for (std::int64_t r = 0; r < block.rows; ++r) {
-          const std::uint8_t* from = solved.codes.data() + (block.row0 + r) * cols;
-          for (std::int64_t i = 0; i < block.cols; ++i) {
-            const std::int64_t k = block.col0 + i;
-            block.codes[r * affine::kBlockCols + i] = from[order.empty() ? k : order[static_cast<std::size_t>(k)]];
-          }
-        }
-      },
-      exec);
+  out.linear.weight = pack_grid(solved, rows, o.bits, o.group == -1 ? cols : o.group, exec);
   auto record = std::make_shared<Record>();
   record->zeros = config.zeros();
   out.linear.record = std::move(record);
