@@ -96,8 +96,7 @@ Source quantize(const GPTQConfig& config, const Job& job) {
       for (const std::string& name : together) task.include.push_back("*." + name);
     }
   }
-  std::int64_t tokens = 0;
-  for (const TokenIds& ids : task.sequences) tokens += static_cast<std::int64_t>(ids.size());
+  const std::int64_t tokens = token_count(task.sequences);
   if (tokens < kFewTokens)
     job.notes.push_back(cat("GPTQConfig: the dataset has ", tokens, " tokens: few; expect more error than need be"));
   return quantize_in_memory(job.source, std::move(task), job.exec, job.progress);

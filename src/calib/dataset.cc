@@ -174,4 +174,10 @@ std::vector<std::vector<std::int32_t>> read_dataset(const std::filesystem::path&
   return sequences;
 }
 
+std::int64_t token_count(const std::vector<std::vector<std::int32_t>>& sequences) {
+  std::int64_t tokens = 0;
+  for (const auto& ids : sequences) tokens += static_cast<std::int64_t>(ids.size());
+  return tokens;
+}
+
 }  // namespace nibble

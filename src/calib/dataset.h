@@ -19,6 +19,9 @@ std::vector<std::vector<std::int32_t>> read_dataset(const std::filesystem::path&
                                                     const std::filesystem::path& model_folder,
                                                     const DatasetOptions& options);
 
+/// Tokens of all sequences.
+std::int64_t token_count(const std::vector<std::vector<std::int32_t>>& sequences);
+
 /// Whether `name` is a data set by name rather than a file: builtin, c4, c4-new, wikitext2, ptb.
 bool is_dataset_name(const std::string& name);
 

@@ -261,6 +261,11 @@ void add_calibration_flags(CLI::App& command, Flags& flags) {
   command.add_option("--seqlen", flags.seqlen, "Tokens per calibration sequence, at most")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
+  command
+      .add_option("--float-inputs", flags.float_inputs,
+                  "gptq, aqlm: make up for what earlier blocks lost, by this part of the way (as GPTAQ and QEP do)")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   command.add_option("--momentum", flags.momentum, "Of output scales (input scales always use 0.9)")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();

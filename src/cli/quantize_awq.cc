@@ -8,7 +8,6 @@
 
 #include "base/error.h"
 #include "calib/awq_calibration.h"
-#include "calib/dataset.h"
 #include "cli/quantize_flags.h"
 #include "cli/table.h"
 
@@ -57,12 +56,9 @@ std::int64_t awq_gram_bytes(std::shared_ptr<const Checkpoint> source, Exec& exec
 
 void calibrate_awq(const QuantizeFlags& flags, const QuantizationPlan& plan, std::shared_ptr<const Checkpoint> source,
                    awq::Quantizer& quantizer, Exec& exec, const ProgressCallback& progress) {
-  if (flags.dataset.empty())
-    throw bad_input("--method awq needs --dataset: a file, or builtin for the small text that comes with nibble");
   AwqTask task;
   task.modules = plan.modules;
-  task.sequences = calibration_sequences(flags.dataset, flags.dataset_path, source->folder(),
-                                         {.samples = flags.samples, .seqlen = flags.seqlen});
+  task.sequences = calibration_data(flags, *source);
   task.source = source;
   if (flags.job.spill) {
     task.spill = std::filesystem::absolute(flags.out).parent_path();
@@ -71,15 +67,12 @@ void calibrate_awq(const QuantizeFlags& flags, const QuantizationPlan& plan, std
   }
   task.loss = flags.awq.loss == "output" ? AwqLoss::output : AwqLoss::gram;
   exec.compute = compute_dtype("auto", *source);
-  std::int64_t tokens = 0;
-  for (const auto& ids : task.sequences) tokens += static_cast<std::int64_t>(ids.size());
   std::vector<AwqReport> reports;
   task.on_step = [&](const AwqReport& report) { reports.push_back(report); };
   awq_quantize(task, quantizer, exec, progress);
   if (flags.json) return;
-  std::cout << "data      " << flags.dataset << ": " << task.sequences.size() << " sequences, " << tokens << " tokens"
-            << (tokens < kFewTokens ? "; that is little, expect more error than need be" : "") << '\n'
-            << "search    " << summary(reports) << '\n';
+  print_data(flags, task.sequences, kFewTokens);
+  std::cout << "search    " << summary(reports) << '\n';
   for (const AwqReport& report : reports) {
     if (report.tokens == 0)
       std::cout << "note      " << report.modules.front() << ": no token reached it, rounded to nearest\n";

@@ -17,16 +17,8 @@
 namespace nibble::cli {
 namespace {
 
-using Sequences = std::vector<std::vector<std::int32_t>>;
-
 /// Fewer tokens than this leave the matrices of a few thousand inputs to the damping.
 constexpr std::int64_t kFewTokens = 16384;
-
-std::int64_t tokens_of(const Sequences& sequences) {
-  std::int64_t tokens = 0;
-  for (const auto& ids : sequences) tokens += static_cast<std::int64_t>(ids.size());
-  return tokens;
-}
 
 std::string hash_of(const Sequences& sequences) {
   std::vector<std::int64_t> all;
@@ -65,15 +57,9 @@ Json metadata_of(const QuantizeFlags& flags, const Json& identity, const Sequenc
       {"format", "pt"},
       {"nibble_version", NIBBLE_VERSION},
       {"nibble_recipe", flags.job.recipe.dump()},
-      {"nibble_data", cat(name, ": ", sequences.size(), " sequences, ", tokens_of(sequences), " tokens")},
+      {"nibble_data", cat(name, ": ", sequences.size(), " sequences, ", token_count(sequences), " tokens")},
       {"nibble_data_sha256", identity.find("data_sha256")->string("")},
       {"nibble_source_sha256", identity.find("model_sha256")->string("")}};
-}
-
-void print_data(const QuantizeFlags& flags, const Sequences& sequences) {
-  const std::int64_t tokens = tokens_of(sequences);
-  std::cout << "data      " << flags.dataset << ": " << sequences.size() << " sequences, " << tokens << " tokens"
-            << (tokens < kFewTokens ? "; that is little, expect more error than need be" : "") << '\n';
 }
 
 void print_journal(const QuantizeFlags& flags, const Journal& journal, const Json& identity) {
@@ -111,7 +97,7 @@ void plan_memory(QuantizeFlags& flags, QuantizationPlan& plan, std::shared_ptr<c
   if (solved != nullptr) plan.peak_bytes += plan.quantized_bytes;  // all of the result is held until it is written
   if (flags.method == "awq") plan.peak_bytes += awq_gram_bytes(source, exec);
   if (solved != nullptr && calibrates(flags, *solved)) {
-    const bool float_inputs = flags.gptq.float_inputs > 0;
+    const bool float_inputs = flags.float_inputs > 0;
     plan.peak_bytes += calibration_bytes(source, flags.samples, flags.seqlen, float_inputs, exec);
     if (plan.peak_bytes > limit) {
       flags.job.spill = true;
@@ -143,18 +129,13 @@ std::unique_ptr<Journal> calibrate_blocks(const QuantizeFlags& flags, const Quan
     plain_quantize(task, quantizer, exec, bar.callback());
     return nullptr;
   }
-  if (flags.dataset.empty()) {
-    throw bad_input("--method ", flags.method,
-                    " needs --dataset: a file, or builtin for the small text that comes with nibble");
-  }
-  task.sequences = calibration_sequences(flags.dataset, flags.dataset_path, source->folder(),
-                                         {.samples = flags.samples, .seqlen = flags.seqlen});
+  task.sequences = calibration_data(flags, *source);
   const Json identity = identity_of(flags, *source, task.sequences, exec.pool);
   auto journal = std::make_unique<Journal>(flags.out, identity, flags.job.resume);
   // What a run of this very job had begun to write is no reason to stop it.
   options.force = options.force || journal->writing();
   check_output_folder(source->folder(), flags.out, options.force);
-  if (!flags.json) print_data(flags, task.sequences);
+  if (!flags.json) print_data(flags, task.sequences, kFewTokens);
   if (!flags.json) print_journal(flags, *journal, identity);
 
   exec.compute = compute_dtype("auto", *source);
@@ -165,7 +146,7 @@ std::unique_ptr<Journal> calibrate_blocks(const QuantizeFlags& flags, const Quan
   task.journal = journal.get();
   task.fallback = flags.job.fallback;
   if (flags.job.spill) task.spill = Journal::folder_of(flags.out);
-  task.float_inputs = flags.gptq.float_inputs;
+  task.float_inputs = flags.float_inputs;
   block_quantize(task, quantizer, exec, bar.callback());
   bar.clear();
   if (!flags.json) print_unusual(unusual);

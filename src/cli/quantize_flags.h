@@ -45,7 +45,6 @@ struct GptqFlags {
   double damp = 0.01;
   double mse = 0;
   int refine = 0;
-  double float_inputs = 0;
 };
 
 struct AqlmFlags {
@@ -95,6 +94,7 @@ struct QuantizeFlags {
   std::int64_t samples = 128;
   std::int64_t seqlen = 512;
   double momentum = 0.9;
+  double float_inputs = 0;  ///< of methods that solve block by block
   std::string max_shard_size = "5GB";
   bool force = false;
   bool dry_run = false;
@@ -106,6 +106,12 @@ void add_gptq_flags(CLI::App& command, GptqFlags& flags);
 gptq::QuantizerConfig gptq_config(const QuantizeFlags& flags);
 /// The quantizer of --method gptq: its algorithm for the format that the flags name.
 std::unique_ptr<SolvedQuantizer> grid_quantizer(const QuantizeFlags& flags);
+using Sequences = std::vector<std::vector<std::int32_t>>;
+/// The data that the flags name. Throws Error(bad_input) when they name none.
+Sequences calibration_data(const QuantizeFlags& flags, const Checkpoint& source);
+/// Says on stdout what the data is; fewer than `few` tokens are called little.
+void print_data(const QuantizeFlags& flags, const Sequences& sequences, std::int64_t few);
+
 /// Whether the model runs over calibration data: the method needs it, or the flags name some.
 bool calibrates(const QuantizeFlags& flags, const SolvedQuantizer& quantizer);
 void add_aqlm_flags(CLI::App& command, AqlmFlags& flags);

@@ -82,12 +82,6 @@ void add_gptq_flags(CLI::App& command, GptqFlags& flags) {
       ->capture_default_str()
       ->group(group);
   command
-      .add_option("--float-inputs", flags.float_inputs,
-                  "Make up for what earlier blocks lost, by this part of the way (as GPTAQ and QEP do): 0 to 1")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str()
-      ->group(group);
-  command
       .add_flag("--true-sequential,!--no-true-sequential", flags.true_sequential,
                 "Linears see inputs that come through those of their block quantized before them (default)")
       ->group(group);

@@ -12,8 +12,6 @@
 namespace nibble::cli {
 namespace {
 
-using Sequences = std::vector<std::vector<std::int32_t>>;
-
 /// Two digits are more than an estimate has: "40 s", "12 min", "3.5 h".
 std::string about(double seconds) {
   if (seconds < 90) return fixed(std::max(1.0, std::round(seconds)), 0) + " s";
@@ -56,14 +54,12 @@ void predict_job(const QuantizeFlags& flags, const QuantizationPlan& plan, std::
   Sequences sequences;
   std::int64_t tokens = flags.samples * flags.seqlen;  // without data: what it will be at most
   if (!flags.dataset.empty()) {
-    sequences = calibration_sequences(flags.dataset, flags.dataset_path, source->folder(),
-                                      {.samples = flags.samples, .seqlen = flags.seqlen});
-    tokens = 0;
-    for (const auto& ids : sequences) tokens += static_cast<std::int64_t>(ids.size());
+    sequences = calibration_data(flags, *source);
+    tokens = token_count(sequences);
   }
   exec.compute = compute_dtype("auto", *source);
   JobEstimate estimate = estimate_job(source, plan.modules, tokens, flags.seqlen, quantizer, exec);
-  if (flags.gptq.float_inputs > 0) estimate.observing *= 2;  // the float model runs beside the quantized one
+  if (flags.float_inputs > 0) estimate.observing *= 2;  // the float model runs beside the quantized one
   const std::vector<std::string> notes = wasteful(flags, sequences, tokens);
   if (flags.json) {
     Json::Array list;
