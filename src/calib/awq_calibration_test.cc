@@ -15,6 +15,7 @@
 #include "layout/dense/dense.h"
 #include "quant/quantize_checkpoint.h"
 #include "run/model.h"
+#include "support/scheme_checks.h"
 #include "support/test_support.h"
 
 namespace nibble {
@@ -24,13 +25,7 @@ namespace fs = std::filesystem;
 using Sequences = std::vector<std::vector<std::int32_t>>;
 using Source = std::shared_ptr<const Checkpoint>;
 
-struct Machine {
-  explicit Machine(int threads = 2)
-      : pool(threads), exec{.target = Target::cpu, .pool = pool, .arena = arena, .compute = DType::f32} {}
-  ThreadPool pool;
-  Arena arena;
-  Exec exec;
-};
+using Machine = test::F32Machine;
 
 const Sequences kIds{{1, 17, 30, 5, 44, 23, 9, 12, 40, 2, 8}, {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3}};
 

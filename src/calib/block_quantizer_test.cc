@@ -21,13 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 using Sequences = std::vector<std::vector<std::int32_t>>;
 
-struct Machine {
-  explicit Machine(int threads = 2)
-      : pool(threads), exec{.target = Target::cpu, .pool = pool, .arena = arena, .compute = DType::f32} {}
-  ThreadPool pool;
-  Arena arena;
-  Exec exec;
-};
+using Machine = test::F32Machine;
 
 Sequences sequences_of_demo(std::int64_t count, std::int64_t length) {
   return read_dataset(test::source("models/demo/calibration_ids.json"), test::source("models/demo"),

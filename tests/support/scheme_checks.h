@@ -12,11 +12,16 @@
 namespace nibble::test {
 
 struct QuantMachine {
-  explicit QuantMachine(Target target = Target::cpu, int threads = 2)
-      : pool(threads), exec{.target = target, .pool = pool, .arena = arena} {}
+  explicit QuantMachine(Target target = Target::cpu, int threads = 2, DType compute = DType::bf16)
+      : pool(threads), exec{.target = target, .pool = pool, .arena = arena, .compute = compute} {}
   ThreadPool pool;
   Arena arena;
   Exec exec;
+};
+
+/// For models whose numbers are compared with goldens.
+struct F32Machine : QuantMachine {
+  explicit F32Machine(int threads = 2) : QuantMachine(Target::cpu, threads, DType::f32) {}
 };
 
 inline std::vector<float> decoded(const QTensor& w, Exec& exec) {
