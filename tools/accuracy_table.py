@@ -27,7 +27,7 @@ parser.add_argument("--out", default="docs/accuracy.md")
 args = parser.parse_args()
 
 DATA = ["--dataset", f"{args.model}/calibration_ids.json", "--samples", str(args.samples), "--seqlen", "512"]
-REFINED = ["--asym", "--desc-act", "--refine", "8"]
+REFINED = ["--asym", "--refine", "8", "--float-inputs", "0.5"]
 
 
 def gptq(bits, group, *more):
@@ -42,7 +42,11 @@ SECTIONS = [
         (f"{bits} bits, groups of {group}: nibble, {' '.join(REFINED)}", gptq(bits, group, *REFINED)))]),
     ("AWQ", [row for group in (128, 64) for row in (
         (f"4 bits, groups of {group}: AutoAWQ 0.2.9", f"awq4-{group}"),
-        (f"4 bits, groups of {group}: nibble, same settings", ["--method", "awq", "--group-size", str(group), *DATA]))]),
+        (f"4 bits, groups of {group}: nibble, same settings", ["--method", "awq", "--group-size", str(group), *DATA]),
+        (f"4 bits, groups of {group}: nibble, --awq-loss output, AutoAWQ's own measure",
+         ["--method", "awq", "--awq-loss", "output", "--group-size", str(group), *DATA]),
+        (f"4 bits, groups of {group}: nibble, --method gptq --format awq {' '.join(REFINED)}",
+         gptq(4, group, "--format", "awq", *REFINED)))]),
     ("bitsandbytes", [
         ("NF4: nibble, the library's bytes", ["--method", "bnb-nf4"]),
         ("NF4: nibble, --search-absmax", ["--method", "bnb-nf4", "--search-absmax"]),
@@ -61,6 +65,7 @@ SECTIONS = [
          ["--method", "gptq", "--algorithm", "rtn", "--bits", str(bits), "--group-size", "64", "--asym", "--mse", "2.4"]))]),
     ("AQLM", [
         ("2x8, groups of 8: nibble", ["--method", "aqlm", "--aqlm", "2x8", *DATA]),
+        ("2x8, groups of 8: nibble, --float-inputs 0.5", ["--method", "aqlm", "--aqlm", "2x8", "--float-inputs", "0.5", *DATA]),
     ]),
 ]
 
