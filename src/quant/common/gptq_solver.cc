@@ -11,6 +11,7 @@
 namespace nibble {
 namespace {
 
+constexpr double kUsualNorm = 2.4;    // of AutoGPTQ's search for ranges
 constexpr std::int64_t kBlock = 128;  // columns between two updates of the rest, as in the libraries
 
 float quantized(float x, GptqGrid grid, float last) {
@@ -71,7 +72,6 @@ class Solver {
 
   /// Without a matrix: grids, then nearest codes.
   GptqResult round() {
-    fixed_grids_ = true;
     order_.resize(static_cast<std::size_t>(cols_));
     std::iota(order_.begin(), order_.end(), 0);
     find_groups(false);
@@ -80,17 +80,15 @@ class Solver {
     return std::move(result_);
   }
 
+  /// Without codes when the matrix cannot be factored.
   GptqResult run() {
     if (whole_rows()) find_groups(true);  // from all weights, those of dead inputs included
     clear_dead();
     fixed_grids_ = whole_rows() || options_.static_groups;
     if (!whole_rows() && options_.static_groups) find_groups(false);
     choose_order();
-    if (factor()) {
-      for (std::int64_t at = 0; at < cols_; at += kBlock) quantize_block(at, std::min(kBlock, cols_ - at));
-    } else {
-      round_all();
-    }
+    if (!factor()) return {};
+    for (std::int64_t at = 0; at < cols_; at += kBlock) quantize_block(at, std::min(kBlock, cols_ - at));
     finish();
     return std::move(result_);
   }
@@ -218,16 +216,13 @@ class Solver {
     });
   }
 
-  /// Rounding to nearest, for matrices that cannot be factored.
   void round_all() {
-    result_.rounded = true;
     exec_.pool.run(rows_, 1, [&](std::int64_t begin, std::int64_t end, int) {
       for (std::int64_t r = begin; r < end; ++r) {
         for (std::int64_t k = 0; k < cols_; ++k) {
           const float* x = w_.data() + r * cols_ + k;
-          if (!fixed_grids_ && k % group_ == 0) set_grid(r, k / group_, x, std::min(group_, cols_ - k));
-          const GptqGrid grid{grid_scale(r, group_of(k)), grid_zero(r, group_of(k))};
-          result_.codes[static_cast<std::size_t>(r * cols_ + order_[static_cast<std::size_t>(k)])] =
+          const GptqGrid grid{grid_scale(r, k / group_), grid_zero(r, k / group_)};
+          result_.codes[static_cast<std::size_t>(r * cols_ + k)] =
               static_cast<std::uint8_t>(quantized(*x, grid, last_code(options_)));
         }
       }
@@ -281,14 +276,19 @@ GptqResult gptq_quantize(std::span<const float> weight, std::int64_t rows, std::
   const std::int64_t cols = rows == 0 ? 0 : static_cast<std::int64_t>(weight.size()) / rows;
   check_gptq_options(options, cols);
   check(static_cast<std::int64_t>(gram.size()) == cols * cols, "gptq_quantize: size of the Gram matrix");
-  return Solver(weight, rows, gram, options, exec).run();
+  GptqResult out = Solver(weight, rows, gram, options, exec).run();
+  if (!out.codes.empty() || weight.empty()) return out;
+  GptqOptions searched = options;
+  if (searched.mse_norm == 0) searched.mse_norm = kUsualNorm;
+  searched.desc_act = false;
+  out = round_to_nearest(weight, rows, searched, exec);
+  out.rounded = true;
+  return out;
 }
 
 GptqResult round_to_nearest(std::span<const float> weight, std::int64_t rows, const GptqOptions& options, Exec& exec) {
   check_gptq_options(options, rows == 0 ? 0 : static_cast<std::int64_t>(weight.size()) / rows);
-  GptqResult out = Solver(weight, rows, {}, options, exec).round();
-  out.rounded = false;  // not for want of something better
-  return out;
+  return Solver(weight, rows, {}, options, exec).round();
 }
 
 GptqResult solve_grid(std::span<const float> weight, std::int64_t rows, std::span<const float> gram,

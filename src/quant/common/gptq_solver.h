@@ -35,7 +35,7 @@ struct GptqResult : GridCodes {
 
 /// `weight` [rows, cols] finite f32; `gram` [cols, cols] is the Gram matrix of the inputs times any constant (the
 /// libraries: 2 / samples). The same codes for any number of threads. Where no damping up to 1 makes the matrix
-/// positive definite, the weight is rounded to nearest (`rounded`).
+/// positive definite, the weight is rounded to nearest on searched ranges (mse_norm, or 2.4), and `rounded` says so.
 GptqResult gptq_quantize(std::span<const float> weight, std::int64_t rows, std::span<const float> gram,
                          const GptqOptions& options, Exec& exec);
 

@@ -181,7 +181,21 @@ TEST(GptqSolver, SingularMatricesAreDampedOrRounded) {
   EXPECT_FALSE(damped.rounded);
 
   for (std::int64_t i = 0; i < cols * cols; ++i) gram[static_cast<std::size_t>(i)] = i % (cols + 1) == 0 ? 1.0F : -5.0F;
-  EXPECT_TRUE(gptq_quantize(weight, rows, gram, options, machine.exec).rounded);
+  for (const std::int64_t group : {std::int64_t{32}, std::int64_t{-1}}) {
+    for (const bool desc_act : {false, true}) {
+      options.group = group;
+      options.desc_act = desc_act;
+      options.mse_norm = 0;
+      const GptqResult fallback = gptq_quantize(weight, rows, gram, options, machine.exec);
+      EXPECT_TRUE(fallback.rounded);
+      options.mse_norm = 2.4;
+      const GptqResult searched = round_to_nearest(weight, rows, options, machine.exec);
+      EXPECT_FALSE(searched.rounded);
+      EXPECT_EQ(fallback.codes, searched.codes);
+      EXPECT_EQ(fallback.scale, searched.scale);
+      EXPECT_EQ(fallback.g_idx, searched.g_idx);
+    }
+  }
 }
 
 TEST(GptqSolver, RefusesGroupsThatDoNotDivide) {
