@@ -22,6 +22,7 @@ parser.add_argument("--work", required=True)
 parser.add_argument("--libraries")
 parser.add_argument("--model", default="models/demo")
 parser.add_argument("--only", default="", help="measure rows whose name contains this text")
+parser.add_argument("--threads", type=int, default=0)
 parser.add_argument("--samples", type=int, default=32)
 parser.add_argument("--out", default="docs/accuracy.md")
 args = parser.parse_args()
@@ -79,7 +80,7 @@ def run(command):
 
 def measured(folder):
     return run([args.nibble, "perplexity", folder, "-f", f"{args.model}/eval.txt", "--protocol", "gptq", "--ctx", "512",
-                "--kl-base", args.model, "--json"])
+                "--kl-base", args.model, "--threads", str(args.threads), "--json"])
 
 
 def quantized(name, what):
@@ -90,7 +91,8 @@ def quantized(name, what):
     folder = os.path.join(args.work, "checkpoint")
     shutil.rmtree(folder, ignore_errors=True)
     begin = time.time()
-    plan = run([args.nibble, "quantize", args.model, "-o", folder, *what, "--force", "--json"])
+    plan = run([args.nibble, "quantize", args.model, "-o", folder, *what, "--threads", str(args.threads), "--no-check-kl",
+                "--force", "--json"])
     return folder, {"bits": plan["bits_per_weight"], "seconds": time.time() - begin, "flags": what}
 
 
