@@ -51,9 +51,11 @@ class BlockQuantizer {
         weights_(task.source),
         decoder_(models::build_decoder(weights_, exec)),
         runner_(decoder_, task.sequences, exec, task.spill) {
+    runner_.remember(task.float_inputs == 0 ? task.remember_bytes : task.remember_bytes / 2);
     if (task.float_inputs == 0) return;
     float_decoder_ = decoder_;
     float_runner_ = std::make_unique<BlockRunner>(float_decoder_, task.sequences, exec, task.spill);
+    float_runner_->remember(task.remember_bytes / 2);
   }
 
   void run() {
@@ -144,11 +146,14 @@ class BlockQuantizer {
   }
 
   void observe(std::int64_t block, const Names& subset, StatisticsCollector& statistics, CrossStatistics& cross) {
-    if (!float_runner_) return runner_.run(block, {.tap = &statistics, .until = subset});
-    runner_.run(block, {.tap = &cross.quantized_tap(), .until = subset, .on_sequence = [&](std::int64_t sequence) {
-                          float_runner_->run(
-                              block, {.tap = &cross.float_tap(), .until = subset, .first = sequence, .most = 1});
-                        }});
+    // In true sequence all that leads to this subset's input is quantized by now.
+    const bool final = quantizer_.true_sequential();
+    if (!float_runner_) return runner_.run(block, {.tap = &statistics, .until = subset, .keep = final});
+    const auto run_float = [&](std::int64_t sequence) {
+      float_runner_->run(block,
+                         {.tap = &cross.float_tap(), .until = subset, .keep = true, .first = sequence, .most = 1});
+    };
+    runner_.run(block, {.tap = &cross.quantized_tap(), .until = subset, .keep = final, .on_sequence = run_float});
   }
 
   /// Takes a unit from the journal, if an earlier run finished it.
@@ -262,6 +267,25 @@ std::int64_t activation_bytes(std::shared_ptr<const Checkpoint> source, std::int
   const WeightStore weights(std::move(source));
   const std::int64_t streams = float_inputs ? 2 : 1;
   return streams * 4 * samples * seqlen * models::build_decoder(weights, exec).config.hidden_size;
+}
+
+std::int64_t remembered_bytes(std::shared_ptr<const Checkpoint> source, std::int64_t samples, std::int64_t seqlen,
+                              bool float_inputs, std::int64_t room, Exec& exec) {
+  const WeightStore weights(std::move(source));
+  models::Decoder decoder = models::build_decoder(weights, exec);
+  const std::int64_t streams = float_inputs ? 2 : 1;
+  std::int64_t most = 0;
+  for (nn::Block& block : decoder.blocks) {
+    std::int64_t left = room / streams, used = 0;
+    for (const nn::Linear* linear : {&block.attention.o, &block.mlp.down}) {
+      const std::int64_t bytes = 4 * samples * seqlen * linear->inputs();
+      if (linear->weight.empty() || bytes > left) continue;
+      left -= bytes;
+      used += bytes;
+    }
+    most = std::max(most, streams * used);
+  }
+  return most;
 }
 
 void block_quantize(const BlockTask& task, SolvedQuantizer& quantizer, Exec& exec, const ProgressCallback& progress) {

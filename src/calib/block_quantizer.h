@@ -30,6 +30,11 @@ std::int64_t calibration_bytes(std::shared_ptr<const Checkpoint> source, std::in
 std::int64_t activation_bytes(std::shared_ptr<const Checkpoint> source, std::int64_t samples, std::int64_t seqlen,
                               bool float_inputs, Exec& exec);
 
+/// What block_quantize() remembers with this BlockTask::remember_bytes, beside calibration_bytes(): inputs of the
+/// linears that end an attention or an MLP, over all tokens, as far as there is room for them.
+std::int64_t remembered_bytes(std::shared_ptr<const Checkpoint> source, std::int64_t samples, std::int64_t seqlen,
+                              bool float_inputs, std::int64_t room, Exec& exec);
+
 struct BlockTask {
   std::shared_ptr<const Checkpoint> source;
   std::vector<std::string> modules;                    ///< to quantize
@@ -40,6 +45,9 @@ struct BlockTask {
   /// How far weights go, before they are solved, towards those that make up for what earlier blocks lost
   /// (float_target.h): 0 not at all, 1 all the way. Runs every block twice as often.
   double float_inputs = 0;
+  /// Room for inputs inside a block, from which its replays begin instead of at its start: twice as fast. Of the disk
+  /// where activations lie there.
+  std::int64_t remember_bytes = 0;
   bool fallback = true;  ///< false: a module that had to be rounded is an error
 };
 

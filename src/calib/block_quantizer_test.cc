@@ -94,6 +94,54 @@ TEST(BlockRunner, PassesActivationsOn) {
   EXPECT_THROW(BlockRunner(decoder, wrong, machine.exec), Error);
 }
 
+/// Keeps every input and says how often each linear ran.
+class Recorder final : public Tap {
+ public:
+  void linear_input(std::string_view module, const float* x, std::int64_t m, std::int64_t k) override {
+    inputs[std::string(module)].assign(x, x + m * k);
+    ++runs[std::string(module)];
+  }
+  void linear_output(std::string_view, const float*, std::int64_t, std::int64_t) override {}
+
+  std::map<std::string, std::vector<float>> inputs;
+  std::map<std::string, int> runs;
+};
+
+/// Later runs begin where an earlier one ended, as far as there is room, and give the same values.
+TEST(BlockRunner, BeginsFromWhatItRemembers) {
+  Machine machine;
+  const auto source = Checkpoint::open(test::source("models/demo").string());
+  const WeightStore weights(source);
+  const models::Decoder decoder = models::build_decoder(weights, machine.exec);
+  const std::string o = decoder.blocks[0].attention.o.name, down = decoder.blocks[0].mlp.down.name;
+  const std::string q = decoder.blocks[0].attention.q.name, up = decoder.blocks[0].mlp.up.name;
+  const Sequences sequences = sequences_of_demo(2, 24);
+  const std::int64_t of_o = 48 * 4 * decoder.blocks[0].attention.o.inputs();
+  const std::int64_t of_down = 48 * 4 * decoder.blocks[0].mlp.down.inputs();
+  const test::TempDir temp;
+  BlockRunner plain(decoder, sequences, machine.exec);
+  Recorder expected;
+  plain.run(0, {.tap = &expected, .advance = true});
+  struct Case {
+    std::int64_t room;
+    int q_runs, up_runs;
+    fs::path spill;
+  };
+  for (const Case& c : {Case{0, 6, 4, {}}, Case{of_o, 2, 4, {}}, Case{of_o + of_down, 2, 2, {}},
+                        Case{of_o + of_down, 2, 2, temp.path()}}) {
+    BlockRunner runner(decoder, sequences, machine.exec, c.spill);
+    runner.remember(c.room);
+    Recorder seen;
+    runner.run(0, {.tap = &seen, .until = {o}, .keep = true});
+    runner.run(0, {.tap = &seen, .until = {down}, .keep = true});
+    runner.run(0, {.tap = &seen, .advance = true});
+    EXPECT_EQ(seen.runs[q], c.q_runs) << c.room;
+    EXPECT_EQ(seen.runs[up], c.up_runs) << c.room;
+    EXPECT_EQ(seen.inputs, expected.inputs) << c.room;
+    EXPECT_TRUE(std::ranges::equal(runner.activations(), plain.activations())) << c.room;
+  }
+}
+
 gptq::QuantizerConfig config_of(int bits, bool desc_act = false, bool sequential = true) {
   gptq::QuantizerConfig config;
   config.solver.options.bits = bits;
@@ -126,7 +174,7 @@ double distance(const fs::path& folder, const Sequences& sequences, Machine& mac
 
 /// Blocks 0 and 1 of the demo model, quantized and written.
 std::vector<ModuleReport> quantize(const gptq::QuantizerConfig& config, const fs::path& out, const Sequences& sequences,
-                                   int threads) {
+                                   int threads, std::int64_t remember_bytes = 0, double float_inputs = 0) {
   Machine machine(threads);
   const auto source = Checkpoint::open(test::source("models/demo").string());
   gptq::Quantizer quantizer(config);
@@ -139,6 +187,8 @@ std::vector<ModuleReport> quantize(const gptq::QuantizerConfig& config, const fs
   task.source = source;
   task.modules = plan.modules;
   task.sequences = sequences;
+  task.remember_bytes = remember_bytes;
+  task.float_inputs = float_inputs;
   std::vector<ModuleReport> reports;
   task.on_module = [&](const ModuleReport& report) { reports.push_back(report); };
   block_quantize(task, quantizer, machine.exec);
@@ -174,6 +224,17 @@ TEST(BlockQuantizer, IsCloserThanRoundingAndTheSameForAnyThreads) {
   ASSERT_NE(written.scheme(), nullptr);
   EXPECT_EQ(written.scheme()->name, "gptq");
   EXPECT_EQ(written.reader()->modules().size(), 14U);
+}
+
+TEST(BlockQuantizer, RemembersWithoutChangingAByte) {
+  const test::TempDir temp;
+  const Sequences sequences = sequences_of_demo(3, 32);
+  for (const double float_inputs : {0.0, 0.5}) {
+    const fs::path without = temp / cat("without-", float_inputs), with = temp / cat("with-", float_inputs);
+    quantize(config_of(3), without, sequences, 2, 0, float_inputs);
+    quantize(config_of(3), with, sequences, 2, std::int64_t{1} << 30, float_inputs);
+    EXPECT_EQ(test::read_text(without / "model.safetensors"), test::read_text(with / "model.safetensors"));
+  }
 }
 
 TEST(BlockQuantizer, ActOrderAndOnePassPerBlock) {

@@ -10,49 +10,63 @@ namespace {
 /// Leaves a pass that has shown all that was asked for.
 struct PassDone {};
 
+}  // namespace
+
 /// Carries activations in and out of a decoder: the blocks below stand before and after the one that is run. Everything
 /// else of a pass (positions, masks) is thus the decoder's own, whatever its family.
-class Carrier final : public Tap {
+class BlockRunner::Carrier final : public Tap {
  public:
-  Carrier(const BlockRunner::Run& options, const float* in, float* out)
-      : inner_(options.tap), awaited_(options.until), ends_(!awaited_.empty()), in_(in), out_(out) {}
+  Carrier(BlockRunner& runner, const BlockRunner::Run& options, std::int64_t sequence, const float* in, float* out)
+      : runner_(runner), options_(options), sequence_(sequence), awaited_(options.until), in_(in), out_(out) {}
 
   void linear_input(std::string_view module, const float* x, std::int64_t m, std::int64_t k) override {
-    if (inner_ != nullptr) inner_->linear_input(module, x, m, k);
+    if (options_.tap != nullptr) options_.tap->linear_input(module, x, m, k);
     const auto found = awaited_.find(module);
-    if (found != awaited_.end()) awaited_.erase(found);
-    if (ends_ && awaited_.empty()) throw PassDone{};
+    if (found == awaited_.end()) return;
+    awaited_.erase(found);
+    if (options_.keep && runner_.places_.contains(module) && m == runner_.rows_of(sequence_)) {
+      float* const to = runner_.place_of(module, sequence_, k);
+      if (to != nullptr && to != x) std::copy_n(x, m * k, to);
+    }
+    if (awaited_.empty()) throw PassDone{};
   }
   void linear_output(std::string_view module, const float* y, std::int64_t m, std::int64_t n) override {
-    if (inner_ != nullptr) inner_->linear_output(module, y, m, n);
+    if (options_.tap != nullptr) options_.tap->linear_output(module, y, m, n);
   }
   void static_scales(std::string_view module, StaticScales& scales) override {
-    if (inner_ != nullptr) inner_->static_scales(module, scales);
+    if (options_.tap != nullptr) options_.tap->static_scales(module, scales);
+  }
+  bool recall(std::string_view module, float* x, std::int64_t m, std::int64_t k) override {
+    runner_.places_.emplace(module);
+    const float* from = runner_.remembered(module, sequence_);
+    if (from == nullptr || m != runner_.rows_of(sequence_)) return false;
+    std::copy_n(from, m * k, x);
+    return true;
   }
 
-  void put(float* x, std::int64_t count) const { std::copy_n(in_, count, x); }
-  void take(const float* x, std::int64_t count) const { std::copy_n(x, count, out_); }
+  static void put_block(const nn::Block& block, float* x, const nn::Pass& pass, Exec& exec) {
+    std::copy_n(of(exec).in_, pass.rows * block.attention_norm.size, x);
+  }
+  static void take_block(const nn::Block& block, float* x, const nn::Pass& pass, Exec& exec) {
+    std::copy_n(x, pass.rows * block.attention_norm.size, of(exec).out_);
+  }
 
  private:
-  Tap* inner_;
+  static const Carrier& of(const Exec& exec) {
+    const auto* carrier = dynamic_cast<const Carrier*>(exec.tap);
+    check(carrier != nullptr, "block_runner: another tap");
+    return *carrier;
+  }
+
+  BlockRunner& runner_;
+  const BlockRunner::Run& options_;
+  std::int64_t sequence_;
   std::set<std::string, std::less<>> awaited_;
-  bool ends_;
   const float* in_;
   float* out_;
 };
 
-const Carrier& carrier_of(const Exec& exec) {
-  const auto* carrier = dynamic_cast<const Carrier*>(exec.tap);
-  check(carrier != nullptr, "block_runner: another tap");
-  return *carrier;
-}
-
-void put_block(const nn::Block& block, float* x, const nn::Pass& pass, Exec& exec) {
-  carrier_of(exec).put(x, pass.rows * block.attention_norm.size);
-}
-void take_block(const nn::Block& block, float* x, const nn::Pass& pass, Exec& exec) {
-  carrier_of(exec).take(x, pass.rows * block.attention_norm.size);
-}
+namespace {
 
 nn::Block carrying(nn::BlockForward run, std::int64_t width) {
   nn::Block block;
@@ -60,6 +74,8 @@ nn::Block carrying(nn::BlockForward run, std::int64_t width) {
   block.attention_norm.size = width;
   return block;
 }
+
+std::int64_t bytes_of(const ScratchArray& values) { return values.size() * static_cast<std::int64_t>(sizeof(float)); }
 
 nn::KvShape one_layer(const models::ModelConfig& config) {
   nn::KvShape shape;
@@ -73,7 +89,11 @@ nn::KvShape one_layer(const models::ModelConfig& config) {
 
 BlockRunner::BlockRunner(const models::Decoder& decoder, std::vector<std::vector<std::int32_t>> sequences, Exec& exec,
                          const std::filesystem::path& spill)
-    : decoder_(decoder), sequences_(std::move(sequences)), exec_(exec), hidden_(decoder.config.hidden_size) {
+    : decoder_(decoder),
+      sequences_(std::move(sequences)),
+      exec_(exec),
+      hidden_(decoder.config.hidden_size),
+      spill_(spill) {
   for (const auto& ids : sequences_) {
     for (const std::int32_t id : ids) {
       if (id < 0 || id >= decoder.config.vocab_size) {
@@ -86,28 +106,52 @@ BlockRunner::BlockRunner(const models::Decoder& decoder, std::vector<std::vector
   }
   activations_ = ScratchArray(tokens_ * hidden_, spill);
   models::Decoder embedding = decoder;
-  embedding.blocks = {carrying(&take_block, hidden_)};
+  embedding.blocks = {carrying(&Carrier::take_block, hidden_)};
   for (std::size_t s = 0; s < sequences_.size(); ++s)
     pass(embedding, static_cast<std::int64_t>(s), {.advance = true}, false);
 }
 
 void BlockRunner::run(std::int64_t index, const Run& options) {
   models::Decoder one = decoder_;
-  one.blocks = {carrying(&put_block, hidden_), decoder_.blocks.at(static_cast<std::size_t>(index))};
+  one.blocks = {carrying(&Carrier::put_block, hidden_), decoder_.blocks.at(static_cast<std::size_t>(index))};
   one.blocks.back().attention.layer = 0;  // of a cache that has this layer only
-  if (options.advance) one.blocks.push_back(carrying(&take_block, hidden_));
+  if (options.advance) one.blocks.push_back(carrying(&Carrier::take_block, hidden_));
   const std::int64_t end = options.first + std::min(sequences() - options.first, options.most);
   for (std::int64_t s = options.first; s < end; ++s) {
     if (options.on_sequence) options.on_sequence(s);
     pass(one, s, options, true);
   }
+  if (!options.advance) return;
+  for (const auto& [module, kept] : remembered_) room_ += bytes_of(kept.values);
+  remembered_.clear();
+  places_.clear();
+}
+
+float* BlockRunner::place_of(std::string_view module, std::int64_t sequence, std::int64_t cols) {
+  auto found = remembered_.find(module);
+  if (found == remembered_.end()) {
+    const std::int64_t bytes = tokens_ * cols * static_cast<std::int64_t>(sizeof(float));
+    if (bytes > room_) return nullptr;
+    room_ -= bytes;
+    found = remembered_.emplace(module, Remembered{cols, ScratchArray(tokens_ * cols, spill_), {}}).first;
+    found->second.sequences.resize(sequences_.size());
+  }
+  check(found->second.cols == cols, "block_runner: width of an input");
+  found->second.sequences[static_cast<std::size_t>(sequence)] = true;
+  return found->second.values.data() + first_[static_cast<std::size_t>(sequence)] * cols;
+}
+
+const float* BlockRunner::remembered(std::string_view module, std::int64_t sequence) const {
+  const auto found = remembered_.find(module);
+  if (found == remembered_.end() || !found->second.sequences[static_cast<std::size_t>(sequence)]) return nullptr;
+  return found->second.values.data() + first_[static_cast<std::size_t>(sequence)] * found->second.cols;
 }
 
 void BlockRunner::pass(const models::Decoder& decoder, std::int64_t sequence, const Run& options, bool inject) {
   const std::vector<std::int32_t>& ids = sequences_[static_cast<std::size_t>(sequence)];
   if (ids.empty()) return;
   float* const rows = activations_.data() + first_[static_cast<std::size_t>(sequence)] * hidden_;
-  Carrier carrier(options, inject ? rows : nullptr, options.advance ? rows : nullptr);
+  Carrier carrier(*this, options, sequence, inject ? rows : nullptr, options.advance ? rows : nullptr);
   nn::KvCache cache(one_layer(decoder.config));
   models::PassItem item;
   item.sequence = cache.open();

@@ -77,7 +77,8 @@ std::vector<std::string> linears_of_first_block(const models::Decoder& decoder, 
 }  // namespace
 
 JobEstimate estimate_job(std::shared_ptr<const Checkpoint> source, const std::vector<std::string>& modules,
-                         std::int64_t tokens, std::int64_t seqlen, SolvedQuantizer& quantizer, Exec& exec) {
+                         std::int64_t tokens, std::int64_t seqlen, std::int64_t remember_bytes,
+                         SolvedQuantizer& quantizer, Exec& exec) {
   const WeightStore weights(source);
   const models::Decoder decoder = models::build_decoder(weights, exec);
   check(!decoder.blocks.empty(), "estimate_job: no block");
@@ -86,6 +87,7 @@ JobEstimate estimate_job(std::shared_ptr<const Checkpoint> source, const std::ve
   task.source = source;
   task.modules = linears_of_first_block(decoder, {modules.begin(), modules.end()});
   task.sequences = {some_ids(length, decoder.config.vocab_size)};
+  task.remember_bytes = remember_bytes / std::max<std::int64_t>(tokens, 1) * length;
   if (task.modules.empty()) return {};  // a choice of modules that leaves out the first block is not worth an estimate
   JobEstimate estimate;
   double pass = 0;

@@ -16,9 +16,11 @@ struct JobEstimate {
 };
 
 /// The job of calibrating `modules` of `source` with `tokens` tokens in sequences of `seqlen`. Runs the first block
-/// over one short sequence, and solve() on a part of each of its weights, scaled up by SolvedQuantizer::solve_work:
-/// seconds for a model of billions of weights. A third more or less is to be expected.
+/// over one short sequence, with its part of `remember_bytes` (BlockTask's), and solve() on a part of each of its
+/// weights, scaled up by SolvedQuantizer::solve_work: seconds for a model of billions of weights. A third more or less
+/// is to be expected.
 JobEstimate estimate_job(std::shared_ptr<const Checkpoint> source, const std::vector<std::string>& modules,
-                         std::int64_t tokens, std::int64_t seqlen, SolvedQuantizer& quantizer, Exec& exec);
+                         std::int64_t tokens, std::int64_t seqlen, std::int64_t remember_bytes,
+                         SolvedQuantizer& quantizer, Exec& exec);
 
 }  // namespace nibble

@@ -19,6 +19,8 @@ namespace {
 
 /// Fewer tokens than this leave the matrices of a few thousand inputs to the damping.
 constexpr std::int64_t kFewTokens = 16384;
+/// Inputs inside blocks, which only save time, take at most one in so many bytes of the machine's memory.
+constexpr std::int64_t kPartOfMemory = 4;
 
 std::string hash_of(const Sequences& sequences) {
   std::vector<std::int64_t> all;
@@ -83,6 +85,24 @@ void print_unusual(const std::vector<ModuleReport>& unusual) {
   }
 }
 
+/// Whether activations lie on the disk, and how much is remembered inside blocks.
+void plan_activations(QuantizeFlags& flags, QuantizationPlan& plan, std::int64_t limit,
+                      const std::shared_ptr<const Checkpoint>& source, bool true_sequential, Exec& exec) {
+  const bool float_inputs = flags.float_inputs > 0;
+  const std::int64_t between = activation_bytes(source, flags.samples, flags.seqlen, float_inputs, exec);
+  plan.peak_bytes += calibration_bytes(source, flags.samples, flags.seqlen, float_inputs, exec);
+  std::int64_t room = std::min(limit - plan.peak_bytes, physical_bytes() / kPartOfMemory);
+  if (plan.peak_bytes > limit) {
+    flags.job.spill = true;
+    plan.peak_bytes -= between;
+    plan.notes.emplace_back("activations between blocks lie on the disk, for --max-memory");
+    room = between;
+  }
+  if (!true_sequential) return;
+  flags.job.remember_bytes = remembered_bytes(source, flags.samples, flags.seqlen, float_inputs, room, exec);
+  if (!flags.job.spill) plan.peak_bytes += flags.job.remember_bytes;
+}
+
 }  // namespace
 
 bool calibrates(const QuantizeFlags& flags, const SolvedQuantizer& quantizer) {
@@ -97,13 +117,7 @@ void plan_memory(QuantizeFlags& flags, QuantizationPlan& plan, std::shared_ptr<c
   if (solved != nullptr) plan.peak_bytes += plan.quantized_bytes;  // all of the result is held until it is written
   if (flags.method == "awq") plan.peak_bytes += awq_gram_bytes(source, exec);
   if (solved != nullptr && calibrates(flags, *solved)) {
-    const bool float_inputs = flags.float_inputs > 0;
-    plan.peak_bytes += calibration_bytes(source, flags.samples, flags.seqlen, float_inputs, exec);
-    if (plan.peak_bytes > limit) {
-      flags.job.spill = true;
-      plan.peak_bytes -= activation_bytes(source, flags.samples, flags.seqlen, float_inputs, exec);
-      plan.notes.emplace_back("activations between blocks lie on the disk, for --max-memory");
-    }
+    plan_activations(flags, plan, limit, source, solved->true_sequential(), exec);
     // The check at the end holds two models, and logits.
     const std::int64_t check = plan.bytes_in + plan.bytes_out + (std::int64_t{128} << 20);
     if (check > limit && !flags.job.no_check_kl) {
@@ -147,6 +161,7 @@ std::unique_ptr<Journal> calibrate_blocks(const QuantizeFlags& flags, const Quan
   task.fallback = flags.job.fallback;
   if (flags.job.spill) task.spill = Journal::folder_of(flags.out);
   task.float_inputs = flags.float_inputs;
+  task.remember_bytes = flags.job.remember_bytes;
   block_quantize(task, quantizer, exec, bar.callback());
   bar.clear();
   if (!flags.json) print_unusual(unusual);

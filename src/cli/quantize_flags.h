@@ -60,10 +60,11 @@ struct JobFlags {
   bool fallback = true;
   bool check_kl = false;  ///< asked for; methods that calibrate are checked without
   bool no_check_kl = false;
-  std::string max_memory;        ///< "4GB"; empty: no limit
-  bool spill = false;            ///< activations go to the disk, so that the limit holds
-  std::optional<double> max_kl;  ///< unset: suspicious_divergence()
-  Json recipe;                   ///< every option that was given and decides bytes of the result
+  std::string max_memory;           ///< "4GB"; empty: no limit
+  bool spill = false;               ///< activations go to the disk, so that the limit holds
+  std::int64_t remember_bytes = 0;  ///< found out: BlockTask's
+  std::optional<double> max_kl;     ///< unset: suspicious_divergence()
+  Json recipe;                      ///< every option that was given and decides bytes of the result
 };
 
 struct AwqFlags {

@@ -98,6 +98,12 @@ struct Tap {
   /// Lets a calibration replace the scales of a linear with quantized activations. Asked after linear_input, before the
   /// input is quantized, and again after linear_output, which sees y before it is quantized.
   virtual void static_scales([[maybe_unused]] std::string_view module, [[maybe_unused]] StaticScales& scales) {}
+  /// Asked before the work that leads to `module`'s input x [m, k] within an attention or an MLP. True: x now holds
+  /// what that work would give, which is left out (a replay that remembers it; the linears left out see nothing).
+  virtual bool recall([[maybe_unused]] std::string_view module, [[maybe_unused]] float* x,
+                      [[maybe_unused]] std::int64_t m, [[maybe_unused]] std::int64_t k) {
+    return false;
+  }
 };
 
 /// Where and how a computation runs; handed down through every call. One Exec belongs to one thread of control.

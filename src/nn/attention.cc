@@ -112,6 +112,14 @@ void attend_both_ways(const Attention& a, const Heads& h, const Pass& pass, Atte
 
 void Attention::forward(const float* x, const Pass& pass, float* y, Exec& exec) const {
   const Arena::Scope scope(exec.arena);
+  const std::int64_t q_width = heads * head_dim;
+  float* mixed = exec.arena.take<float>(pass.rows * q_width).data();
+  if (exec.tap == nullptr || !exec.tap->recall(o.name, mixed, pass.rows, q_width)) mix(x, pass, mixed, exec);
+  o.forward(mixed, pass.rows, y, exec);
+}
+
+void Attention::mix(const float* x, const Pass& pass, float* mixed, Exec& exec) const {
+  const Arena::Scope scope(exec.arena);
   const std::int64_t q_width = heads * head_dim, kv_width = kv_heads * head_dim;
   const Heads h{exec.arena.take<float>(pass.rows * q_width).data(), exec.arena.take<float>(pass.rows * kv_width).data(),
                 exec.arena.take<float>(pass.rows * kv_width).data()};
@@ -125,7 +133,6 @@ void Attention::forward(const float* x, const Pass& pass, float* y, Exec& exec) 
     rotate(k_norm.size > 0 ? kPlain : k, h.k, kv_heads, head_dim, pass, exec);
   }
 
-  float* mixed = exec.arena.take<float>(pass.rows * q_width).data();
   AttentionArgs args;
   args.heads = heads;
   args.kv_heads = kv_heads;
@@ -141,7 +148,6 @@ void Attention::forward(const float* x, const Pass& pass, float* y, Exec& exec) 
   } else {
     attend_both_ways(*this, h, pass, args, mixed, exec);
   }
-  o.forward(mixed, pass.rows, y, exec);
 }
 
 }  // namespace nibble::nn

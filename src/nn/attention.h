@@ -31,6 +31,10 @@ struct Attention {
   /// y = attention(x), both [pass.rows, hidden]; appends keys and values to the cache. Without one, attention goes both
   /// ways over the sequence's rows of this pass.
   void forward(const float* x, const Pass& pass, float* y, Exec& exec) const;
+
+ private:
+  /// The heads' outputs [pass.rows, heads, head_dim], which go into `o`.
+  void mix(const float* x, const Pass& pass, float* mixed, Exec& exec) const;
 };
 
 }  // namespace nibble::nn

@@ -8,6 +8,10 @@ void Mlp::forward(const float* x, std::int64_t rows, float* y, Exec& exec) const
   const Arena::Scope scope(exec.arena);
   const std::int64_t count = rows * up.outputs();
   float* inner = exec.arena.take<float>(count).data();
+  if (exec.tap != nullptr && exec.tap->recall(down.name, inner, rows, up.outputs())) {
+    down.forward(inner, rows, y, exec);
+    return;
+  }
   if (gate.weight.empty()) {
     up.forward(x, rows, inner, exec);
     exec.ops().activate(activation, inner, count, inner, exec);
