@@ -1,6 +1,7 @@
 #include "calib/gram.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "base/error.h"
@@ -11,6 +12,8 @@ namespace {
 
 /// Rows of a product that are computed at once.
 constexpr std::int64_t kStrip = 512;
+/// Channels that are read together: a cache line of floats.
+constexpr std::int64_t kLine = 16;
 
 }  // namespace
 
@@ -63,22 +66,27 @@ void StatisticsCollector::linear_input(std::string_view module, const float* x, 
   for (std::int64_t at = 0; at < m; at += kStatisticsTokens) add(to, x + at * k, std::min(kStatisticsTokens, m - at));
 }
 
+void StatisticsCollector::add_channels(InputStatistics& to, const float* x, std::int64_t m, std::int64_t first,
+                                       std::int64_t count) {
+  std::array<double, kLine> sums{};
+  float* const largest = to.abs_max.data() + first;
+  for (std::int64_t t = 0; t < m; ++t) {
+    for (std::int64_t c = 0; c < count; ++c) {
+      const float value = x[t * to.cols + first + c], magnitude = std::fabs(value);
+      transposed_[static_cast<std::size_t>((first + c) * m + t)] = value;
+      sums[static_cast<std::size_t>(c)] += static_cast<double>(magnitude);
+      largest[c] = std::max(largest[c], magnitude);
+    }
+  }
+  for (std::int64_t c = 0; c < count; ++c)
+    to.abs_sum[static_cast<std::size_t>(first + c)] += sums[static_cast<std::size_t>(c)];
+}
+
 void StatisticsCollector::add(InputStatistics& to, const float* x, std::int64_t m) {
   const std::int64_t k = to.cols;
   transposed_.resize(static_cast<std::size_t>(k * m));
-  exec_.pool.run(k, 16, [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      float* row = transposed_.data() + i * m;
-      double sum = 0;
-      float largest = to.abs_max[static_cast<std::size_t>(i)];
-      for (std::int64_t t = 0; t < m; ++t) {
-        row[t] = x[t * k + i];
-        sum += static_cast<double>(std::fabs(row[t]));
-        largest = std::max(largest, std::fabs(row[t]));
-      }
-      to.abs_sum[static_cast<std::size_t>(i)] += sum;
-      to.abs_max[static_cast<std::size_t>(i)] = largest;
-    }
+  exec_.pool.run(k, kLine, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t i = begin; i < end; i += kLine) add_channels(to, x, m, i, std::min(kLine, end - i));
   });
   add_products({.a = transposed_.data(),
                 .b = transposed_.data(),

@@ -54,6 +54,8 @@ class StatisticsCollector final : public Tap {
 
  private:
   void add(InputStatistics& to, const float* x, std::int64_t m);
+  /// The sums of channels [first, first + count), and their rows of transposed_.
+  void add_channels(InputStatistics& to, const float* x, std::int64_t m, std::int64_t first, std::int64_t count);
 
   std::set<std::string, std::less<>> modules_;
   Exec& exec_;
