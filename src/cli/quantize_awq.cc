@@ -31,12 +31,10 @@ std::string summary(const std::vector<AwqReport>& reports) {
              fixed(100 * std::exp(gain / static_cast<double>(searched)), 1), " % of that of plain rounding");
 }
 
-void print_search(const std::vector<AwqReport>& reports) {
+void print_search(const std::vector<AwqReport>& reports, const std::vector<std::string>& rounded) {
   std::cout << "search    " << summary(reports) << '\n';
-  for (const AwqReport& report : reports) {
-    if (report.tokens == 0)
-      std::cout << "note      " << report.modules.front() << ": no token reached it, rounded to nearest\n";
-  }
+  for (const std::string& module : rounded)
+    std::cout << "note      " << module << ": no token reached it, rounded to nearest\n";
 }
 
 }  // namespace
@@ -77,9 +75,13 @@ std::unique_ptr<Journal> calibrate_awq(const QuantizeFlags& flags, const Quantiz
   if (flags.job.spill) task.spill = Journal::folder_of(flags.out);
   std::vector<AwqReport> reports;
   task.on_step = [&](const AwqReport& report) { reports.push_back(report); };
+  std::vector<std::string> rounded;
+  task.on_module = [&](const ModuleReport& report) {
+    if (report.rounded) rounded.push_back(report.module);
+  };
   awq_quantize(task, quantizer, exec, bar.callback());
   bar.clear();
-  if (!flags.json) print_search(reports);
+  if (!flags.json) print_search(reports, rounded);
   add_job_records(flags, job, options);
   return std::move(job.journal);
 }
