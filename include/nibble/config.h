@@ -30,14 +30,20 @@ struct ExllamaConfig {
   std::optional<std::int64_t> max_input_len{}, max_batch_size{};
 };
 
+/// Text to calibrate on: the texts themselves; a file (.txt, .jsonl, .json); "builtin", a small text of nibble's own;
+/// or the name of a data set ("c4", "wikitext2", ...) that lies at the config's dataset_path, for nibble has no
+/// network.
+using CalibrationDataset = std::variant<std::monostate, std::string, std::vector<std::string>>;
+
+/// The tokenizer that prepares it: the model's own, that of another model, or one that is loaded.
+using CalibrationTokenizer = std::variant<std::monostate, std::string, PreTrainedTokenizer>;
+
 /// GPTQ. A float checkpoint needs `dataset`, and the tokenizer is the model's own unless one is given.
 struct GPTQConfig {
   int bits = 4;  ///< 2, 3, 4 or 8
-  /// The texts themselves; a file (.txt, .jsonl, .json); "builtin", a small text of nibble's own; or the name of a data
-  /// set ("c4", "wikitext2", ...) that lies at dataset_path, for nibble has no network.
-  std::variant<std::monostate, std::string, std::vector<std::string>> dataset{};
+  CalibrationDataset dataset{};
   std::string dataset_path{};  ///< nibble's own: the file or folder of a data set by name
-  std::variant<std::monostate, std::string, PreTrainedTokenizer> tokenizer{};
+  CalibrationTokenizer tokenizer{};
   std::int64_t group_size = 128;  ///< inputs per group; -1: all
   double damp_percent = 0.1;      ///< above 0, below 1
   bool desc_act = false;
@@ -66,7 +72,8 @@ struct FusedModules {
   std::int64_t num_attention_heads = 0, num_key_value_heads = 0, hidden_size = 0;
 };
 
-/// AWQ, for checkpoints that are quantized already, as in Transformers.
+/// AWQ. Transformers takes it for checkpoints that are quantized already; here it also quantizes a float checkpoint,
+/// which needs `dataset`: with zero points, into the tensors that version and backend stand for.
 struct AwqConfig {
   int bits = 4;                   ///< 4
   std::int64_t group_size = 128;  ///< inputs per group; -1: all
@@ -78,12 +85,26 @@ struct AwqConfig {
   std::optional<FusedModules> modules_to_fuse{};   ///< loading
   std::optional<std::vector<std::string>> modules_to_not_convert{};
   std::optional<ExllamaConfig> exllama_config{};  ///< loading
+  // nibble's own, for float checkpoints, as in GPTQConfig
+  CalibrationDataset dataset{};
+  std::string dataset_path{};
+  CalibrationTokenizer tokenizer{};
+  std::optional<std::int64_t> model_seqlen{};  ///< tokens per calibration sequence; default: 512 or the context
 };
 
-/// AQLM, for checkpoints that are quantized already, as in Transformers.
+/// AQLM. Transformers takes it for checkpoints that are quantized already; here it also quantizes a float checkpoint,
+/// which needs `dataset` and an out_group_size of 1. The default, one codebook of 2^16 words, is for weights from about
+/// 4096 x 4096 on, and takes long.
 struct AqlmConfig {
   std::int64_t in_group_size = 8, out_group_size = 1, num_codebooks = 1, nbits_per_codebook = 16;
+  /// Names of modules, with or without ".weight".
   std::optional<std::vector<std::string>> linear_weights_not_to_quantize{};
+  // nibble's own, for float checkpoints, as in GPTQConfig
+  CalibrationDataset dataset{};
+  std::string dataset_path{};
+  CalibrationTokenizer tokenizer{};
+  std::optional<std::int64_t> model_seqlen{};  ///< tokens per calibration sequence; default: 2048 or the context
+  std::string preset = "standard";             ///< how long to search: fast, standard or best
 };
 
 /// bitsandbytes: LLM.int8() and the 4-bit types NF4 and FP4. Neither load_in_8bit nor load_in_4bit set: 8 bits, which

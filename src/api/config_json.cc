@@ -5,6 +5,7 @@
 
 #include "base/dtype.h"
 #include "base/error.h"
+#include "quant/aqlm/solver.h"
 #include "quant/common/quant_config.h"
 #include "quant/quanto/qtype.h"
 
@@ -120,6 +121,10 @@ void check_group(std::int64_t group, std::string_view field) {
   want(group == -1 || group > 0, field, group, "a positive number of inputs, or -1 for all");
 }
 
+void check_seqlen(const std::optional<std::int64_t>& seqlen, std::string_view field) {
+  want(!seqlen || *seqlen >= 1, field, seqlen.value_or(0), "at least 1");
+}
+
 void check_exllama(const std::optional<ExllamaConfig>& config, std::string_view field) {
   if (config) want(config->version == 1 || config->version == 2, field, config->version, "versions 1 and 2 exist");
 }
@@ -133,7 +138,7 @@ void check_fields(const GPTQConfig& c) {
   check_group(c.group_size, "GPTQConfig: group_size");
   want(c.damp_percent > 0 && c.damp_percent < 1, "GPTQConfig: damp_percent", c.damp_percent, "between 0 and 1");
   want(c.batch_size >= 1, "GPTQConfig: batch_size", c.batch_size, "at least 1");
-  want(!c.model_seqlen || *c.model_seqlen >= 1, "GPTQConfig: model_seqlen", c.model_seqlen.value_or(0), "at least 1");
+  check_seqlen(c.model_seqlen, "GPTQConfig: model_seqlen");
   check_exllama(c.exllama_config, "GPTQConfig: exllama_config: version");
 }
 
@@ -147,6 +152,7 @@ void check_fields(const AwqConfig& c) {
   want(c.backend == "autoawq" || c.backend == "llm-awq", "AwqConfig: backend", printable(c.backend),
        "autoawq and llm-awq exist");
   check_exllama(c.exllama_config, "AwqConfig: exllama_config: version");
+  check_seqlen(c.model_seqlen, "AwqConfig: model_seqlen");
   const bool fuses = c.do_fuse.value_or(c.modules_to_fuse.has_value());
   if (fuses && !c.fuse_max_seq_len) throw bad_input("AwqConfig: fusing needs fuse_max_seq_len");
   want(!c.fuse_max_seq_len || *c.fuse_max_seq_len > 0, "AwqConfig: fuse_max_seq_len", c.fuse_max_seq_len.value_or(0),
@@ -173,6 +179,9 @@ void check_fields(const AqlmConfig& c) {
   positive(c.out_group_size, "AqlmConfig: out_group_size");
   positive(c.num_codebooks, "AqlmConfig: num_codebooks");
   positive(c.nbits_per_codebook, "AqlmConfig: nbits_per_codebook");
+  check_seqlen(c.model_seqlen, "AqlmConfig: model_seqlen");
+  want(aqlm::preset_from_name(c.preset).has_value(), "AqlmConfig: preset", printable(c.preset),
+       "fast, standard and best exist");
 }
 
 void check_fields(const BitsAndBytesConfig& c) {

@@ -12,8 +12,8 @@ namespace nibble {
 /// "GPTQConfig".
 std::string_view class_name(const QuantizationConfig& config);
 
-/// The fields of `config` with the keys of Transformers; a field that is not set is null. Dataset and tokenizer of a
-/// GPTQConfig are left out.
+/// The fields of `config` with the keys of Transformers; a field that is not set is null. Dataset and tokenizer are
+/// left out, and what is nibble's own.
 Json config_json(const QuantizationConfig& config);
 
 /// Keys that from_pretrained may give for a checkpoint that is quantized already.

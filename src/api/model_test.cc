@@ -1,6 +1,9 @@
 // from_pretrained's options: configs for quantized checkpoints, device maps, memory bounds, dtypes.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "base/json.h"
 #include "checkpoint/checkpoint.h"
 #include "nibble/nibble.h"
@@ -196,6 +199,136 @@ TEST(Quantize, GptqNeedsADataset) {
   EXPECT_TRUE(contains(load_error(kLlama, {.quantization_config = GPTQConfig{}}), "needs a dataset"));
   EXPECT_TRUE(contains(load_error(kLlama, {.quantization_config = GPTQConfig{.block_name_to_quantize = "h"}}),
                        "block_name_to_quantize: the model has no module h"));
+}
+
+/// A file of token ids for the tiny models.
+std::string some_ids(const test::TempDir& dir) {
+  const fs::path file = dir / "ids.json";
+  test::write_text(file, "{\"ids\": [[1, 17, 30, 5, 44, 23, 9, 12, 40, 2, 8], [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]]}");
+  return file.string();
+}
+
+/// Saved and loaded again it is the same model; gives quantization_config as it was saved.
+Json survives_saving(PreTrainedModel& model) {
+  const test::TempDir dir;
+  model.save_pretrained((dir / "saved").string());
+  EXPECT_EQ(load((dir / "saved").string()).logits(kIds), model.logits(kIds));
+  return *Json::read(dir / "saved/config.json").find("quantization_config");
+}
+
+double distance(const std::vector<float>& a, const std::vector<float>& b) {
+  double squares = 0, norm = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    squares += std::pow(static_cast<double>(a[i] - b[i]), 2);
+    norm += std::pow(static_cast<double>(b[i]), 2);
+  }
+  return std::sqrt(squares / norm);
+}
+
+TEST(Quantize, AwqWhileLoading) {
+  const test::TempDir dir;
+  AwqConfig config{.group_size = -1, .modules_to_not_convert = {{"down_proj"}}, .dataset = some_ids(dir)};
+  PreTrainedModel plain = load(kLlama), model = load(kLlama, {.quantization_config = config});
+  ASSERT_EQ(model.notes().size(), 1U);
+  EXPECT_TRUE(contains(model.notes().front(), "AwqConfig: the dataset has 22 tokens: few"));
+  EXPECT_EQ(model.dtype_of("model.layers.1.self_attn.o_proj.qweight"), "int32");
+  EXPECT_EQ(model.dtype_of("model.layers.1.mlp.down_proj.weight"), "bfloat16");
+  EXPECT_LT(model.get_memory_footprint(), plain.get_memory_footprint());
+  EXPECT_LT(distance(model.logits(kIds), plain.logits(kIds)), 0.4);
+  const Json saved = survives_saving(model);
+  EXPECT_EQ(saved.find("quant_method")->string(""), "awq");
+  EXPECT_EQ(saved.find("version")->string(""), "gemm");
+  EXPECT_TRUE(contains(saved.find("modules_to_not_convert")->dump(), "mlp.down_proj"));
+  config.version = "exllama";
+  EXPECT_EQ(load(kLlama, {.quantization_config = config}).logits(kIds), model.logits(kIds));
+}
+
+TEST(Quantize, AwqFoldsBiasesActivationsAndRouters) {
+  const test::TempDir dir;
+  const AwqConfig config{.group_size = -1, .dataset = some_ids(dir)};
+  for (const char* name : {"bloom", "mixtral-v4-window"}) {
+    const std::string folder = test::data(std::string("models/") + name).string();
+    PreTrainedModel plain = load(folder), model = load(folder, {.quantization_config = config});
+    EXPECT_LT(distance(model.logits(kIds), plain.logits(kIds)), 0.3) << name;
+    survives_saving(model);
+  }
+}
+
+TEST(Quantize, AqlmWhileLoading) {
+  const test::TempDir dir;
+  const AqlmConfig config{.num_codebooks = 2,
+                          .nbits_per_codebook = 6,
+                          .linear_weights_not_to_quantize = {{"model.layers.0.mlp.up_proj.weight"}},
+                          .dataset = some_ids(dir),
+                          .preset = "fast"};
+  PreTrainedModel plain = load(kLlama), model = load(kLlama, {.quantization_config = config});
+  EXPECT_TRUE(contains(model.notes().front(), "AqlmConfig: the dataset has 22 tokens: few"));
+  EXPECT_EQ(model.dtype_of("model.layers.1.mlp.up_proj.codes"), "int8");
+  EXPECT_EQ(model.dtype_of("model.layers.0.mlp.up_proj.weight"), "bfloat16");
+  EXPECT_LT(distance(model.logits(kIds), plain.logits(kIds)), 0.7);
+  const Json saved = survives_saving(model);
+  EXPECT_EQ(saved.find("num_codebooks")->integer(""), 2);
+  EXPECT_EQ(saved.find("nbits_per_codebook")->integer(""), 6);
+}
+
+TEST(Quantize, GivesTheTensorsThatTheCommandWrites) {
+  const test::TempDir dir;
+  const std::string ids = some_ids(dir);
+  const auto compare = [&](const QuantizationConfig& config, const std::string& flags) {
+    const std::string method = flags.substr(0, flags.find(' '));
+    load(kLlama, {.quantization_config = config}).save_pretrained((dir / ("api-" + method)).string());
+    const test::Ran ran =
+        test::run_command("'" + test::nibble_binary().string() + "' quantize '" + kLlama + "' -o '" +
+                          (dir / method).string() + "' --no-check-kl --dataset '" + ids + "' --method " + flags);
+    ASSERT_EQ(ran.code, 0) << ran.err;
+    const auto written = Checkpoint::open((dir / method).string());
+    const auto saved = Checkpoint::open((dir / ("api-" + method)).string());
+    EXPECT_EQ(saved->tensors().size(), written->tensors().size());
+    for (const TensorEntry& entry : written->tensors()) {
+      EXPECT_TRUE(std::ranges::equal(saved->at(entry.name).bytes(), entry.view.bytes())) << entry.name;
+    }
+  };
+  compare(AwqConfig{.group_size = -1, .modules_to_not_convert = {{"down_proj"}}, .dataset = ids},
+          "awq --group-size -1 --exclude '*.down_proj'");
+  compare(AqlmConfig{.num_codebooks = 2, .nbits_per_codebook = 6, .dataset = ids, .preset = "fast"},
+          "aqlm --aqlm 2x6 --preset fast");
+}
+
+TEST(Quantize, AllThreeTakeTextsAndDataSetsByName) {
+  const std::string demo = test::source("models/demo").string();
+  const auto texts = std::vector<std::string>{"Weights are rounded so that the error of the outputs is least."};
+  const std::vector<std::string> most{"gate_proj", "up_proj", "down_proj", "o_proj", "q_proj", "k_proj"};
+  const auto takes = [&](const QuantizationConfig& config, const char* tensor) {
+    EXPECT_NE(load(demo, {.quantization_config = config}).dtype_of(tensor), "") << tensor;
+  };
+  takes(AwqConfig{.modules_to_not_convert = most, .dataset = texts}, "model.layers.0.self_attn.v_proj.qweight");
+  takes(AqlmConfig{.nbits_per_codebook = 8,
+                   .linear_weights_not_to_quantize = most,
+                   .dataset = "builtin",
+                   .model_seqlen = 8,
+                   .preset = "fast"},
+        "model.layers.0.self_attn.v_proj.codes");
+  takes(GPTQConfig{.dataset = texts, .modules_in_block_to_quantize = {{{"self_attn.v_proj"}}}},
+        "model.layers.0.self_attn.v_proj.qweight");
+}
+
+TEST(Quantize, WhatAConfigCannotQuantizeIsRefused) {
+  const test::TempDir dir;
+  const std::string ids = some_ids(dir);
+  const auto refused = [&](const QuantizationConfig& config, const char* why) {
+    const std::string message = load_error(kLlama, {.quantization_config = config});
+    EXPECT_TRUE(contains(message, why)) << message;
+  };
+  refused(AwqConfig{}, "AwqConfig needs a dataset");
+  refused(AqlmConfig{}, "AqlmConfig needs a dataset");
+  refused(AwqConfig{.zero_point = false, .dataset = ids}, "AwqConfig: zero_point");
+  refused(AwqConfig{.group_size = 4, .dataset = ids}, "AwqConfig: group_size: 4");
+  refused(AwqConfig{.dataset = ids}, "groups of 128 do not divide its");
+  refused(AwqConfig{.dataset = "builtin"}, "no tokenizer here");
+  refused(AwqConfig{.model_seqlen = 0}, "AwqConfig: model_seqlen: 0");
+  refused(AqlmConfig{.out_group_size = 2, .dataset = ids}, "AqlmConfig: out_group_size: 2");
+  refused(AqlmConfig{.nbits_per_codebook = 17, .dataset = ids}, "17");
+  refused(AqlmConfig{.preset = "slow"}, "AqlmConfig: preset: slow");
 }
 
 TEST(DeviceMap, NamesAreThoseOfTheModel) {

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "calib/awq_calibration.h"
 #include "calib/block_quantizer.h"
 #include "quant/quantize_checkpoint.h"
 #include "quant/quanto/quantizer.h"
@@ -77,18 +78,32 @@ std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Check
   return Checkpoint::in_memory(std::move(parts));
 }
 
-std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Checkpoint> source, GptqInMemory task,
-                                                     Exec& exec, const ProgressCallback& progress) {
-  ModuleSelection selection;
-  selection.only = block_linears(source, exec);
-  selection.include = task.include;
-  gptq::Quantizer quantizer(task.config);
+std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Checkpoint> source,
+                                                     SolvedQuantizer& quantizer, CalibratedSelection task, Exec& exec,
+                                                     const ProgressCallback& progress) {
+  task.selection.only = block_linears(source, exec);
   BlockTask calibration;
   calibration.source = source;
-  calibration.modules = plan_quantization(*source, quantizer, selection, exec.pool.size()).modules;
+  calibration.modules = plan_quantization(*source, quantizer, task.selection, exec.pool.size()).modules;
   calibration.sequences = std::move(task.sequences);
   block_quantize(calibration, quantizer, exec, progress);
-  return quantize_in_memory(std::move(source), quantizer, selection, exec.pool, progress);
+  return quantize_in_memory(std::move(source), quantizer, task.selection, exec.pool, progress);
+}
+
+std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Checkpoint> source,
+                                                     awq::QuantizerConfig config, CalibratedSelection task, Exec& exec,
+                                                     const ProgressCallback& progress) {
+  AwqModules modules = awq_modules(source, exec);
+  config.activations = std::move(modules.activations);
+  config.never = std::move(modules.routers);
+  task.selection.only = std::move(modules.linears);
+  awq::Quantizer quantizer(std::move(config));
+  AwqTask calibration;
+  calibration.source = source;
+  calibration.modules = plan_quantization(*source, quantizer, task.selection, exec.pool.size()).modules;
+  calibration.sequences = std::move(task.sequences);
+  awq_quantize(calibration, quantizer, exec, progress);
+  return quantize_in_memory(std::move(source), quantizer, task.selection, exec.pool, progress);
 }
 
 std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Checkpoint> source,

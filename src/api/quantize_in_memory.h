@@ -6,8 +6,9 @@
 #include "base/thread_pool.h"
 #include "checkpoint/checkpoint.h"
 #include "nibble/nibble.h"
-#include "quant/gptq/quantizer.h"
+#include "quant/awq/quantizer.h"
 #include "quant/quantizer.h"
+#include "quant/solved_quantizer.h"
 
 namespace nibble {
 
@@ -17,14 +18,19 @@ std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Check
                                                      ModuleQuantizer& quantizer, const ModuleSelection& selection,
                                                      ThreadPool& pool, const ProgressCallback& progress = {});
 
-/// GPTQ with calibration data; exec.compute is the arithmetic in which the model runs meanwhile.
-struct GptqInMemory {
-  gptq::QuantizerConfig config;
+/// For methods that calibrate: the data, and a choice among the linears of the model's blocks.
+struct CalibratedSelection {
   std::vector<std::vector<std::int32_t>> sequences;
-  std::vector<std::string> include;  ///< patterns of modules, when not all linears of the blocks are wanted
+  ModuleSelection selection;  ///< `only` is found from the model
 };
-std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Checkpoint> source, GptqInMemory task,
-                                                     Exec& exec, const ProgressCallback& progress = {});
+/// Weights solved block by block (GPTQ, AQLM); exec.compute is the arithmetic in which the model runs meanwhile.
+std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Checkpoint> source,
+                                                     SolvedQuantizer& quantizer, CalibratedSelection task, Exec& exec,
+                                                     const ProgressCallback& progress = {});
+/// AWQ; activations and routers of `config` are found from the model.
+std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Checkpoint> source,
+                                                     awq::QuantizerConfig config, CalibratedSelection task, Exec& exec,
+                                                     const ProgressCallback& progress = {});
 
 /// The same for Quanto: the tensors of `source`, those of linear modules replaced by their quantized parts; the others
 /// stay views of it. Throws Error(bad_input) when the config is wrong or the checkpoint is quantized already.

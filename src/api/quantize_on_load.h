@@ -18,7 +18,7 @@ struct QuantizeRequest {
 };
 
 /// The checkpoint that saving the quantized model would write, in memory. Throws Error(bad_input) when the config does
-/// not fit the model, or is of a class for models that are quantized already (AWQ, AQLM).
+/// not fit the model, or is of a method that calibrates and names no data.
 std::shared_ptr<const Checkpoint> quantize_on_load(const std::shared_ptr<const Checkpoint>& source,
                                                    const QuantizeRequest& request, Exec& exec,
                                                    const ProgressCallback& progress, std::vector<std::string>& notes);

@@ -1,9 +1,13 @@
 #include "calib/awq_calibration.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <cstdio>
 
 #include "base/error.h"
+#include "base/process_memory.h"
+#include "calib/awq_journal.h"
 #include "calib/awq_output_loss.h"
 #include "calib/block_runner.h"
 #include "calib/gram.h"
@@ -20,10 +24,19 @@ constexpr std::int64_t kSampleRows = 128, kSampleStep = 8;
 
 std::size_t at(std::int64_t index) { return static_cast<std::size_t>(index); }
 
+class Stopwatch {
+ public:
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count(); }
+
+ private:
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
+
 /// What happens to one weight.
 struct Change {
   Floats inputs, outputs;  ///< factors of columns, divisors of rows
   std::shared_ptr<const Floats> group_grams;
+  ModuleReport report;
 };
 
 /// The weights of a step's linears while its factors are searched.
@@ -51,24 +64,71 @@ class AwqBlocks {
     for (std::int64_t b = 0; b < blocks; ++b) {
       index_ = b;
       nn::Block& block = decoder_.blocks[at(b)];
-      observe(awq_passes(awq_steps(block, wanted_)), b + 1 < blocks);
-      for (auto& [linear, change] : changes_) round(*linear, change, block);
-      changes_.clear();
+      const auto passes = awq_passes(awq_steps(block, wanted_));
+      const bool restored = !passes.empty() && restore();
+      if (!restored) solve_block(block, passes, b + 1 < blocks);
+      if (!passes.empty()) ++unit_;
       if (quantizer_.modules().size() >= wanted_.size()) return;
+      if (restored && b + 1 < blocks) runner_.run(b, {.advance = true});
       block = {};  // its weights are not needed again
     }
   }
 
  private:
+  void solve_block(nn::Block& block, const std::vector<std::vector<AwqStep>>& passes, bool advance) {
+    record_ = {};
+    observe(passes, advance);
+    for (auto& [linear, change] : changes_) round(*linear, change, block);
+    changes_.clear();
+    if (task_.journal != nullptr && !passes.empty()) store_awq_block(*task_.journal, unit_, record_, quantizer_);
+  }
+
+  /// Takes a block from the journal, if an earlier run finished it.
+  bool restore() {
+    if (task_.journal == nullptr) return false;
+    report(cat("block ", index_));
+    const auto found = load_awq_block(*task_.journal, unit_, quantizer_, exec_);
+    if (!found) return false;
+    for (const ModuleReport& module : found->modules) {
+      check(wanted_.contains(module.module), "awq_quantize: a journal of other modules");
+      ++restored_;
+      tell(module);
+    }
+    if (task_.on_step) std::for_each(found->steps.begin(), found->steps.end(), task_.on_step);
+    return true;
+  }
+
   void report(std::string_view item) const {
-    if (progress_) progress_({"quantizing", item, index_, static_cast<std::int64_t>(decoder_.blocks.size())});
+    if (!progress_) return;
+    const std::string text = last_loss_.empty() ? std::string(item) : cat(item, "  last loss ", last_loss_);
+    progress_({"calibrating", text, static_cast<std::int64_t>(quantizer_.modules().size()),
+               static_cast<std::int64_t>(wanted_.size()), restored_});
+  }
+
+  void tell(const ModuleReport& report) {
+    if (report.rounded && !task_.fallback) {
+      throw runtime_failure(report.module,
+                            ": no token reached it, and rounding to nearest is not allowed here; more or other "
+                            "calibration data may help");
+    }
+    if (task_.journal != nullptr && !report.restored) task_.journal->log(report);
+    if (std::isfinite(report.loss)) {
+      char loss[32];
+      std::snprintf(loss, sizeof loss, "%.3g", report.loss);
+      last_loss_ = loss;
+    }
+    if (task_.on_module) task_.on_module(report);
+  }
+
+  std::int64_t sampled(std::int64_t rows) const {
+    return task_.sample_rows == 0 ? rows : std::min(rows, task_.sample_rows);
   }
 
   /// Searches the steps of a block, and with `advance` moves the activations behind it.
   void observe(const std::vector<std::vector<AwqStep>>& passes, bool advance) {
     const bool runs_again = task_.loss == AwqLoss::output;  // candidates are run on the activations before the block
     for (std::size_t p = 0; p < passes.size(); ++p) {
-      report("observing");
+      report(cat("block ", index_));
       std::set<std::string, std::less<>> names;
       for (const AwqStep& step : passes[p]) names.merge(step.names());
       StatisticsCollector statistics(names, exec_);
@@ -93,21 +153,22 @@ class AwqBlocks {
     Floats factors(at(step.linears.front()->inputs()), 1.0F);
     outcome.searched = step.into != AwqStep::Into::nothing && input != nullptr;
     if (outcome.searched) {
-      const AwqScales found = search(step, loaded, *input);
+      const AwqScales found = search(step, loaded, *input, outcome);
       outcome.ratio = found.ratio;
       outcome.loss = found.loss;
       outcome.plain_loss = found.plain_loss;
       if (found.ratio >= 0) factors = settle(step, found.scales);
     }
-    keep(step, loaded, factors);
+    keep(step, loaded, factors, outcome);
     if (task_.on_step) task_.on_step(outcome);
+    record_.steps.push_back(std::move(outcome));
   }
 
   Loaded load(const AwqStep& step, const StatisticsCollector& statistics) {
     Loaded out;
     for (const nn::Linear* linear : step.linears) {
       out.values.push_back(linear_values(*linear, *task_.source, exec_));
-      out.weights.push_back({out.values.back().data(), linear->outputs()});
+      out.weights.push_back({out.values.back().data(), runs(step) ? linear->outputs() : sampled(linear->outputs())});
       const InputStatistics* input = statistics.find(linear->name);
       out.inputs.push_back(input);
       const auto finite = [](double v) { return std::isfinite(v); };
@@ -117,14 +178,35 @@ class AwqBlocks {
     return out;
   }
 
-  AwqScales search(const AwqStep& step, const Loaded& loaded, const InputStatistics& input) {
+  /// Whether candidates are judged by running what is behind them.
+  bool runs(const AwqStep& step) const {
+    return task_.loss == AwqLoss::output && step.inspect != AwqStep::Inspect::linears;
+  }
+
+  /// Adds to `outcome` how long it took.
+  AwqScales search(const AwqStep& step, const Loaded& loaded, const InputStatistics& input, AwqReport& outcome) {
+    const Stopwatch watch;
     const std::int64_t group = options_.inputs_per_group(input.cols);
     Floats x_mean(at(input.cols));
     for (std::size_t k = 0; k < x_mean.size(); ++k)
       x_mean[k] = static_cast<float>(input.abs_sum[k] / static_cast<double>(input.tokens));
     const Floats w_mean = awq_weight_mean(loaded.weights, input.cols, group, AwqArithmetic::f32, exec_.pool);
-    if (task_.loss == AwqLoss::output && step.inspect != AwqStep::Inspect::linears)
-      return search_by_running(step, loaded, x_mean, w_mean, group);
+    AwqScales found;
+    if (runs(step)) {
+      found = search_by_running(step, loaded, x_mean, w_mean, outcome);
+    } else {
+      found = search_by_gram(step, loaded, x_mean, w_mean, input.tokens);
+    }
+    std::int64_t all = 0, seen = 0;
+    for (const nn::Linear* linear : step.linears) all += linear->outputs();
+    for (const AwqWeight& weight : loaded.weights) seen += weight.rows;
+    outcome.seconds = watch.seconds() * static_cast<double>(all) / static_cast<double>(seen);
+    return found;
+  }
+
+  AwqScales search_by_gram(const AwqStep& step, const Loaded& loaded, const Floats& x_mean, const Floats& w_mean,
+                           std::int64_t tokens) {
+    const std::int64_t group = options_.inputs_per_group(static_cast<std::int64_t>(x_mean.size()));
     // One form for every input: experts see parts of it.
     std::map<const InputStatistics*, GramForm> forms;
     std::int64_t rows = 0;
@@ -132,13 +214,13 @@ class AwqBlocks {
       rows += loaded.weights[i].rows;
       const InputStatistics* own = loaded.inputs[i];
       if (own == nullptr || forms.contains(own)) continue;
-      forms.emplace(own, GramForm(own->gram, own->cols, 1 / static_cast<double>(input.tokens), exec_.pool));
+      forms.emplace(own, GramForm(own->gram, own->cols, 1 / static_cast<double>(tokens), exec_.pool));
     }
     const auto loss = [&](std::span<const float> scales, bool sample) {
       double total = 0;
       for (std::size_t i = 0; i < loaded.inputs.size(); ++i) {
         if (loaded.inputs[i] == nullptr) continue;
-        const std::int64_t every = std::clamp<std::int64_t>(loaded.weights[i].rows / kSampleRows, 1, kSampleStep);
+        const std::int64_t every = std::clamp<std::int64_t>(step.linears[i]->outputs() / kSampleRows, 1, kSampleStep);
         const std::int64_t step_of_rows = sample ? every : 1;
         total += static_cast<double>(step_of_rows) *
                  awq_rounding_loss(loaded.weights[i], scales, group, forms.at(loaded.inputs[i]), exec_, step_of_rows);
@@ -151,8 +233,11 @@ class AwqBlocks {
   }
 
   AwqScales search_by_running(const AwqStep& step, const Loaded& loaded, const Floats& x_mean, const Floats& w_mean,
-                              std::int64_t group) {
+                              AwqReport& outcome) {
+    const std::int64_t group = options_.inputs_per_group(static_cast<std::int64_t>(x_mean.size()));
+    const Stopwatch first;
     AwqOutputLoss output(decoder_, index_, step, runner_, exec_);
+    outcome.running = first.seconds();
     std::vector<QTensor> own;
     for (const nn::Linear* linear : step.linears) own.push_back(linear->weight);
     const auto loss = [&](std::span<const float> scales) {
@@ -162,7 +247,9 @@ class AwqBlocks {
         step.linears[i]->weight =
             dense::make(View(rounded->data(), {linear.outputs(), linear.inputs()}, DType::f32), rounded);
       }
+      const Stopwatch watch;
       const double found = output.changed();
+      outcome.running += watch.seconds();
       for (std::size_t i = 0; i < own.size(); ++i) step.linears[i]->weight = own[i];
       return found;
     };
@@ -202,7 +289,7 @@ class AwqBlocks {
       exact[k] = std::isfinite(real) && std::isfinite(divided) && real > 0 ? real : 1;
       store_from_f32(stored.dtype(), stored.data(), index, exact[k] == 1 ? value : divided);
     }
-    quantizer_.replace(weight->name, std::move(stored));
+    replace(weight->name, std::move(stored));
     if (!step.norm->bias.empty()) divide(*find(step.norm->name, ".bias", ".beta"), exact);
     if (step.router != nullptr) multiply_columns(*step.router, exact);
     return exact;
@@ -230,7 +317,7 @@ class AwqBlocks {
       const auto index = static_cast<std::int64_t>(k);
       store_from_f32(stored.dtype(), stored.data(), index, entry.view.at(index) / by[k]);
     }
-    quantizer_.replace(entry.name, std::move(stored));
+    replace(entry.name, std::move(stored));
   }
 
   void multiply_columns(const nn::Linear& router, const Floats& by) {
@@ -238,17 +325,23 @@ class AwqBlocks {
     Tensor stored(entry.view);
     for (std::int64_t i = 0; i < stored.count(); ++i)
       store_from_f32(stored.dtype(), stored.data(), i, entry.view.at(i) * by[at(i) % by.size()]);
-    quantizer_.replace(entry.name, std::move(stored));
+    replace(entry.name, std::move(stored));
+  }
+
+  void replace(const std::string& name, Tensor values) {
+    quantizer_.replace(name, std::move(values));
+    record_.replaced.push_back(name);
   }
 
   /// What rounding needs of a step's linears, after which their Gram matrices can go.
-  void keep(const AwqStep& step, const Loaded& loaded, const Floats& factors) {
+  void keep(const AwqStep& step, const Loaded& loaded, const Floats& factors, const AwqReport& outcome) {
     const std::int64_t group = options_.inputs_per_group(static_cast<std::int64_t>(factors.size()));
     std::map<const InputStatistics*, std::shared_ptr<const Floats>> made;
     for (std::size_t i = 0; i < step.linears.size(); ++i) {
       Change& change = changes_[step.linears[i]];
       change.inputs = factors;
       const InputStatistics* input = loaded.inputs[i];
+      change.report = report_of(*step.linears[i], input, outcome);
       if (input == nullptr || !options_.clip) continue;
       std::shared_ptr<const Floats>& blocks = made[input];
       if (blocks == nullptr) {
@@ -259,11 +352,28 @@ class AwqBlocks {
     }
   }
 
+  /// Of a linear whose step has been searched, but which is not yet rounded.
+  static ModuleReport report_of(const nn::Linear& linear, const InputStatistics* input, const AwqReport& outcome) {
+    ModuleReport report;
+    report.module = linear.name;
+    report.shape = {linear.outputs(), linear.inputs()};
+    report.loss = outcome.searched ? outcome.loss : NAN;
+    report.seconds = outcome.seconds / static_cast<double>(outcome.modules.size());
+    report.rounded = input == nullptr;
+    if (outcome.searched) report.factors = FactorReport{outcome.ratio, outcome.plain_loss};
+    if (input == nullptr) return report;
+    report.tokens = input->tokens;
+    report.dead = std::count(input->abs_sum.begin(), input->abs_sum.end(), 0.0);
+    return report;
+  }
+
   void round(nn::Linear& linear, Change& change, const nn::Block& block) {
     report(linear.name);
-    const std::int64_t rows = linear.outputs(), cols = linear.inputs();
-    if (change.outputs.empty()) change.outputs.assign(at(rows), 1.0F);
+    const std::int64_t rows = sampled(linear.outputs()), cols = linear.inputs();
     Floats values = linear_values(linear, *task_.source, exec_);
+    const Stopwatch watch;
+    values.resize(at(rows * cols));
+    change.outputs.resize(at(rows), 1.0F);
     exec_.pool.run(rows, 1, [&](std::int64_t begin, std::int64_t end, int) {
       for (std::int64_t r = begin; r < end; ++r) {
         for (std::int64_t k = 0; k < cols; ++k)
@@ -276,6 +386,10 @@ class AwqBlocks {
     const bool clips = change.group_grams != nullptr && &linear != &a.q && &linear != &a.k && &linear != &a.qkv;
     quantizer_.add_scaled(linear.name, {values, std::move(change.inputs), std::move(change.outputs)},
                           clips ? std::span<const float>(*change.group_grams) : std::span<const float>(), exec_);
+    change.report.seconds += watch.seconds() * static_cast<double>(linear.outputs()) / static_cast<double>(rows);
+    change.report.resident_bytes = resident_bytes();
+    tell(change.report);
+    record_.modules.push_back(std::move(change.report));
   }
 
   const AwqTask& task_;
@@ -289,6 +403,10 @@ class AwqBlocks {
   BlockRunner runner_;
   std::int64_t index_ = 0;                 ///< of the block
   std::map<nn::Linear*, Change> changes_;  ///< of its linears
+  AwqBlockRecord record_;                  ///< of it, for the journal
+  std::int64_t unit_ = 0;                  ///< of the journal
+  std::int64_t restored_ = 0;              ///< modules taken from the journal
+  std::string last_loss_;                  ///< of the last module that has one, for the progress line
 };
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "calib/block_quantizer.h"
+#include "calib/gram.h"
 #include "models/decoder.h"
 #include "nn/each_linear.h"
 
@@ -14,7 +15,7 @@ namespace nibble {
 namespace {
 
 /// Tokens of the sequence that is run, and rows and columns of a weight that are solved, at most.
-constexpr std::int64_t kTokens = 256, kRows = 512, kCols = 1024;
+constexpr std::int64_t kTokens = 512, kRows = 512, kCols = 1024;
 
 double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -74,6 +75,33 @@ std::vector<std::string> linears_of_first_block(const models::Decoder& decoder, 
   return names;
 }
 
+/// Seconds for AWQ's passes over the first block.
+double seconds_to_observe(models::Decoder& decoder, const AwqTask& task, Exec& exec) {
+  BlockRunner runner(decoder, task.sequences, exec);
+  runner.run(0, {});  // reads the weights from the disk
+  const auto begin = std::chrono::steady_clock::now();
+  const std::set<std::string, std::less<>> wanted(task.modules.begin(), task.modules.end());
+  for (const std::vector<AwqStep>& pass : awq_passes(awq_steps(decoder.blocks.front(), wanted))) {
+    std::set<std::string, std::less<>> names;
+    for (const AwqStep& step : pass) names.merge(step.names());
+    StatisticsCollector statistics(names, exec);
+    runner.run(0, {.tap = &statistics});
+  }
+  if (task.loss == AwqLoss::output) runner.run(0, {});
+  return seconds_since(begin);
+}
+
+/// What the search and rounding of a weight grow with.
+double work_of(const std::vector<std::string>& modules, const Checkpoint& source) {
+  double work = 0;
+  for (const std::string& module : modules) {
+    const Shape& shape = source.at(module + ".weight").shape();
+    const auto cols = static_cast<double>(shape.at(1));
+    work += static_cast<double>(shape.at(0)) * cols * cols;
+  }
+  return work;
+}
+
 }  // namespace
 
 JobEstimate estimate_job(std::shared_ptr<const Checkpoint> source, const std::vector<std::string>& modules,
@@ -113,6 +141,33 @@ JobEstimate estimate_job(std::shared_ptr<const Checkpoint> source, const std::ve
     const double of_one = known == of_work.end() ? rate : known->second;
     estimate.solving += of_one * quantizer.solve_work(shape.at(0), shape.at(1));
   }
+  return estimate;
+}
+
+JobEstimate estimate_job(const AwqTask& task, const awq::QuantizerConfig& config, std::int64_t tokens,
+                         std::int64_t seqlen, Exec& exec) {
+  const WeightStore weights(task.source);
+  models::Decoder decoder = models::build_decoder(weights, exec);
+  check(!decoder.blocks.empty(), "estimate_job: no block");
+  const std::int64_t length = std::min(seqlen, kTokens);
+  AwqTask part;
+  part.source = task.source;
+  part.modules = linears_of_first_block(decoder, {task.modules.begin(), task.modules.end()});
+  part.sequences = {some_ids(length, decoder.config.vocab_size)};
+  part.loss = task.loss;
+  part.sample_rows = kRows;
+  if (part.modules.empty()) return {};
+  double running = 0, solving = 0;  // of the first block
+  part.on_step = [&](const AwqReport& report) { running += report.running; };
+  part.on_module = [&](const ModuleReport& report) { solving += report.seconds; };
+  awq::Quantizer rehearsal(config);
+  awq_quantize(part, rehearsal, exec);
+  const double blocks = static_cast<double>(decoder.blocks.size());
+  const double times = work_of(task.modules, *task.source) / work_of(part.modules, *task.source);
+  JobEstimate estimate;
+  estimate.observing = (seconds_to_observe(decoder, part, exec) * blocks + running * times) *
+                       static_cast<double>(tokens) / static_cast<double>(length);
+  estimate.solving = std::max(0.0, solving - running) * times;
   return estimate;
 }
 

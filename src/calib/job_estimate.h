@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "calib/awq_calibration.h"
 #include "quant/solved_quantizer.h"
 
 namespace nibble {
@@ -22,5 +23,10 @@ struct JobEstimate {
 JobEstimate estimate_job(std::shared_ptr<const Checkpoint> source, const std::vector<std::string>& modules,
                          std::int64_t tokens, std::int64_t seqlen, std::int64_t remember_bytes,
                          SolvedQuantizer& quantizer, Exec& exec);
+
+/// The same for AWQ: source, modules and loss of `task`, whose data is not looked at. With AwqLoss::output the search
+/// runs as a whole over the short sequence: a minute or two for billions of weights.
+JobEstimate estimate_job(const AwqTask& task, const awq::QuantizerConfig& config, std::int64_t tokens,
+                         std::int64_t seqlen, Exec& exec);
 
 }  // namespace nibble

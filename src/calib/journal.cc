@@ -49,18 +49,40 @@ bool says_writing(const Json& journal) {
   return writing != nullptr && writing->is_bool() && writing->boolean(kJournal);
 }
 
-/// Config of a unit: what the scheme's reader needs, and the reports.
-Json unit_config(std::span<const ModuleReport> reports, const SolvedQuantizer& quantizer) {
+Json names_of(const std::vector<StoredTensor>& tensors) {
+  Json::Array names;
+  for (const StoredTensor& tensor : tensors) names.emplace_back(tensor.name);
+  return names;
+}
+
+/// Config of a unit: what the scheme's reader needs, the reports, and what the method adds.
+Json unit_config(std::span<const ModuleReport> reports, const SolvedQuantizer& quantizer, const JournalExtra* extra) {
   Json::Array modules;
   for (const ModuleReport& report : reports) {
-    Json::Array tensors;
-    for (const StoredTensor& tensor : quantizer.modules().at(report.module).tensors) tensors.emplace_back(tensor.name);
-    modules.push_back(Json::Object{{"report", json_of(report)}, {"tensors", std::move(tensors)}});
+    modules.push_back(Json::Object{{"report", json_of(report)},
+                                   {"tensors", names_of(quantizer.modules().at(report.module).tensors)}});
   }
   Json config = Json::Object{{"modules", std::move(modules)}};
   if (auto quantization = quantizer.quantization_config({}))
     config.set("quantization_config", std::move(*quantization));
+  if (extra != nullptr) config.set("extra", Json::Object{{"tensors", names_of(extra->tensors)}, {"json", extra->json}});
   return config;
+}
+
+/// The tensors of a unit that `names` lists.
+std::vector<StoredTensor> tensors_of(const Json& names, const Checkpoint& unit, const std::string& where) {
+  std::vector<StoredTensor> out;
+  for (const Json& name : names.array(where)) out.push_back({name.string(where), Tensor(unit.at(name.string(where)))});
+  return out;
+}
+
+JournalExtra extra_of(const Checkpoint& unit) {
+  const std::string where = (unit.folder() / "config.json").string();
+  const Json* extra = unit.config().find("extra");
+  const Json* tensors = extra == nullptr ? nullptr : extra->find("tensors");
+  const Json* json = extra == nullptr ? nullptr : extra->find("json");
+  if (tensors == nullptr || json == nullptr) throw bad_input(where, ": not a unit of this method's journal");
+  return {tensors_of(*tensors, unit, where), *json};
 }
 
 /// One module of a unit.
@@ -72,9 +94,7 @@ Journal::Finished module_of(const Json& json, const Checkpoint& unit, const Sche
   out.report = module_report_of(*report, where);
   const Shape& shape = out.report.shape;
   if (shape.size() != 2) throw bad_input(where, ": a shape that is no matrix");
-  for (const Json& name : tensors->array(where)) {
-    out.solved.tensors.push_back({name.string(where), Tensor(unit.at(name.string(where)))});
-  }
+  out.solved.tensors = tensors_of(*tensors, unit, where);
   out.solved.linear = reader.load(out.report.module, {shape[0], shape[1]}, exec);
   out.solved.loss = out.report.loss;
   out.solved.damp = out.report.damp;
@@ -128,7 +148,7 @@ void Journal::write_journal() const {
 }
 
 std::optional<std::vector<Journal::Finished>> Journal::load(std::int64_t unit, const SolvedQuantizer& quantizer,
-                                                            Exec& exec) {
+                                                            Exec& exec, JournalExtra* extra) {
   if (unit >= finished_units_) return std::nullopt;
   try {
     const auto checkpoint = Checkpoint::open(unit_folder(unit).string());
@@ -137,6 +157,7 @@ std::optional<std::vector<Journal::Finished>> Journal::load(std::int64_t unit, c
     if (modules == nullptr) return std::nullopt;
     std::vector<Finished> finished;
     for (const Json& json : modules->array(kJournal)) finished.push_back(module_of(json, *checkpoint, *reader, exec));
+    if (extra != nullptr) *extra = extra_of(*checkpoint);
     for (const Finished& module : finished) log(module.report);
     return finished;
   } catch (const Error&) {
@@ -144,22 +165,22 @@ std::optional<std::vector<Journal::Finished>> Journal::load(std::int64_t unit, c
   }
 }
 
-void Journal::store(std::int64_t unit, std::span<const ModuleReport> reports, const SolvedQuantizer& quantizer) {
-  std::vector<TensorPlan> plan;
+void Journal::store(std::int64_t unit, std::span<const ModuleReport> reports, const SolvedQuantizer& quantizer,
+                    const JournalExtra* extra) {
+  std::vector<const StoredTensor*> all;
   for (const ModuleReport& report : reports) {
-    for (const StoredTensor& stored : quantizer.modules().at(report.module).tensors) {
-      plan.push_back({stored.name, stored.tensor.dtype(), stored.tensor.shape()});
-    }
+    for (const StoredTensor& stored : quantizer.modules().at(report.module).tensors) all.push_back(&stored);
   }
+  if (extra != nullptr) {
+    for (const StoredTensor& stored : extra->tensors) all.push_back(&stored);
+  }
+  std::vector<TensorPlan> plan;
+  for (const StoredTensor* stored : all) plan.push_back({stored->name, stored->tensor.dtype(), stored->tensor.shape()});
   WriterOptions options;
   options.max_shard_bytes = std::int64_t{1} << 60;  // one file: it is there or not
   CheckpointWriter writer(unit_folder(unit), std::move(plan), options);
-  for (const ModuleReport& report : reports) {
-    for (const StoredTensor& stored : quantizer.modules().at(report.module).tensors) {
-      writer.write(stored.name, stored.tensor.view().bytes());
-    }
-  }
-  writer.add_file("config.json", unit_config(reports, quantizer).dump(2) + "\n");
+  for (const StoredTensor* stored : all) writer.write(stored->name, stored->tensor.view().bytes());
+  writer.add_file("config.json", unit_config(reports, quantizer, extra).dump(2) + "\n");
   writer.commit();
 }
 

@@ -22,6 +22,12 @@
 
 namespace nibble {
 
+/// What a method keeps of a unit beside its modules' tensors.
+struct JournalExtra {
+  std::vector<StoredTensor> tensors;  ///< under names that no module's tensor has
+  Json json;
+};
+
 class Journal {
  public:
   /// Takes the folder of `out` for this job. `identity`: an object of everything that decides the result's bytes. With
@@ -34,14 +40,17 @@ class Journal {
   /// Identities of unfinished jobs for the same output that are not this one.
   const std::vector<Json>& others() const { return others_; }
 
-  /// The modules of unit number `unit` as an earlier run stored them, `linear` included; nullopt when it did not.
+  /// The modules of unit number `unit` as an earlier run stored them, `linear` included; nullopt when it did not. With
+  /// `extra` (may be null) a unit that was stored without counts as damaged.
   struct Finished {
     ModuleReport report;
     SolvedModule solved;
   };
-  std::optional<std::vector<Finished>> load(std::int64_t unit, const SolvedQuantizer& quantizer, Exec& exec);
-  /// Stores the tensors that `quantizer` holds for the reports' modules.
-  void store(std::int64_t unit, std::span<const ModuleReport> reports, const SolvedQuantizer& quantizer);
+  std::optional<std::vector<Finished>> load(std::int64_t unit, const SolvedQuantizer& quantizer, Exec& exec,
+                                            JournalExtra* extra = nullptr);
+  /// Stores the tensors that `quantizer` holds for the reports' modules, and `extra` (may be null).
+  void store(std::int64_t unit, std::span<const ModuleReport> reports, const SolvedQuantizer& quantizer,
+             const JournalExtra* extra = nullptr);
 
   /// A line of quantize.jsonl, on disk when this returns.
   void log(const ModuleReport& report);

@@ -4,11 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
+#include "calib/awq_calibration.h"
 #include "calib/block_quantizer.h"
 #include "calib/dataset.h"
 #include "quant/gptq/quantizer.h"
+#include "support/scheme_checks.h"
 #include "support/test_support.h"
 
 namespace nibble {
@@ -67,7 +70,7 @@ void calibrate(Method& method, Journal* journal, int most = 1000, bool fallback 
   block_quantize(task, method, exec);
 }
 
-void expect_same(const Method& a, const Method& b) {
+void expect_same(const SolvedQuantizer& a, const SolvedQuantizer& b) {
   ASSERT_EQ(a.modules().size(), b.modules().size());
   for (const auto& [name, module] : a.modules()) {
     const std::vector<StoredTensor>& others = b.modules().at(name).tensors;
@@ -182,14 +185,122 @@ TEST(Journal, WithoutFallbackARoundedModuleIsAnError) {
   }
 }
 
+/// AWQ of a whole model with biases, activation scales or routers, as its architecture has them.
+struct AwqJob {
+  explicit AwqJob(const std::string& model, AwqLoss loss = AwqLoss::gram)
+      : source(Checkpoint::open(test::data("models/" + model).string())) {
+    const AwqModules modules = awq_modules(source, machine.exec);
+    awq::QuantizerConfig config;
+    config.options.group = -1;
+    config.activations = modules.activations;
+    config.never = modules.routers;
+    quantizer = std::make_unique<awq::Quantizer>(config);
+    task.source = source;
+    task.loss = loss;
+    task.modules = {modules.linears.begin(), modules.linears.end()};
+    task.sequences = {{1, 17, 30, 5, 44, 23, 9, 12, 40, 2, 8}, {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5}};
+  }
+
+  /// Stops after `most` modules.
+  void run(Journal* journal, int most = 1000) {
+    task.journal = journal;
+    int seen = 0;
+    task.on_module = [&](const ModuleReport&) {
+      if (++seen == most) throw Stopped{};
+    };
+    task.on_step = [&](const AwqReport& report) { steps.push_back(report); };
+    awq_quantize(task, *quantizer, machine.exec);
+  }
+
+  std::int64_t searched_now() const {
+    return std::ranges::count_if(steps, [](const AwqReport& step) { return !step.restored; });
+  }
+
+  test::F32Machine machine;
+  std::shared_ptr<const Checkpoint> source;
+  AwqTask task;
+  std::unique_ptr<awq::Quantizer> quantizer;
+  std::vector<AwqReport> steps;
+};
+
+/// Everything that the output and its check take from the quantizers.
+void expect_same(const AwqJob& a, const AwqJob& b) {
+  expect_same(*a.quantizer, *b.quantizer);
+  for (const TensorEntry& entry : a.source->tensors()) {
+    const Tensor *x = a.quantizer->replacement(entry.name), *y = b.quantizer->replacement(entry.name);
+    ASSERT_EQ(x == nullptr, y == nullptr) << entry.name;
+    EXPECT_TRUE(x == nullptr || std::ranges::equal(x->view().bytes(), y->view().bytes())) << entry.name;
+  }
+  for (const std::string& module : a.task.modules) {
+    EXPECT_EQ(a.quantizer->scales(module).inputs, b.quantizer->scales(module).inputs) << module;
+    EXPECT_EQ(a.quantizer->scales(module).outputs, b.quantizer->scales(module).outputs) << module;
+  }
+  ASSERT_EQ(a.steps.size(), b.steps.size());
+  for (std::size_t i = 0; i < a.steps.size(); ++i) {
+    EXPECT_EQ(a.steps[i].modules, b.steps[i].modules);
+    EXPECT_EQ(a.steps[i].ratio, b.steps[i].ratio);
+    EXPECT_EQ(a.steps[i].loss, b.steps[i].loss);
+  }
+}
+
+TEST(Journal, AStoppedAwqJobGoesOnWithTheSameTensors) {
+  using enum AwqLoss;
+  for (const auto& [model, loss] :
+       {std::pair("llama-v4-bias-tied", gram), std::pair("llama-v4-bias-tied", output), std::pair("bloom", gram),
+        std::pair("mixtral-v4-window", gram), std::pair("starcoder2-v4-window", gram)}) {
+    const test::TempDir temp;
+    AwqJob whole(model, loss);
+    whole.run(nullptr);
+    const auto block = static_cast<int>(whole.task.modules.size()) / 2;  // of two
+    {
+      Journal journal(temp / "out", kIdentity, true);
+      AwqJob job(model, loss);
+      EXPECT_THROW(job.run(&journal, block + 2), Stopped) << model;
+    }
+    for (const bool damaged : {false, true}) {
+      if (damaged) {
+        for (const auto& entry : fs::recursive_directory_iterator(temp / "out.quantize.partial")) {
+          const bool first = entry.path().parent_path().filename() == "unit-00000";
+          if (first && entry.path().filename() == "config.json") test::write_text(entry.path(), "{}");
+        }
+      }
+      Journal journal(temp / "out", kIdentity, true);
+      EXPECT_EQ(journal.finished_units(), damaged ? 2 : 1) << model;
+      AwqJob job(model, loss);
+      job.run(&journal);
+      EXPECT_EQ(job.searched_now(), static_cast<std::int64_t>(whole.steps.size()) / 2) << model << ": one block";
+      expect_same(job, whole);
+      EXPECT_EQ(std::ranges::count(journal.log_text(), '\n'), 2 * block) << model;
+    }
+  }
+}
+
+TEST(Journal, WithoutFallbackAnExpertThatNoTokenReachedIsAnError) {
+  AwqJob job("mixtral-v4-window");
+  job.task.sequences = {{7}};
+  job.task.fallback = false;
+  try {
+    job.run(nullptr);
+    ADD_FAILURE() << "nothing was refused";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::runtime);
+    EXPECT_NE(std::string(error.what()).find(": no token reached it"), std::string::npos) << error.what();
+  }
+}
+
 TEST(ModuleReport, SurvivesJson) {
   ModuleReport report{.module = "a.b", .shape = {3, 5}, .tokens = 7, .loss = 0.1, .damp = 0.02, .dead = 4};
   report.rounded = true;
   report.seconds = 1.5;
   report.resident_bytes = 1 << 20;
-  const ModuleReport back = module_report_of(Json::parse(json_of(report).dump(), "test"), "test");
-  EXPECT_EQ(json_of(back), json_of(report));
-  EXPECT_TRUE(back.restored);
+  const auto back = [&] { return module_report_of(Json::parse(json_of(report).dump(), "test"), "test"); };
+  EXPECT_EQ(json_of(back()), json_of(report));
+  EXPECT_TRUE(back().restored);
+  EXPECT_FALSE(back().factors);
+  report.factors = FactorReport{0.35, 0.2};
+  report.loss = NAN;
+  EXPECT_EQ(json_of(back()), json_of(report));
+  EXPECT_FALSE(std::isfinite(back().loss));
   EXPECT_THROW(module_report_of(Json::Object{{"module", "a"}}, "test"), Error);
 }
 

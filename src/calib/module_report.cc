@@ -18,16 +18,21 @@ const Json& member(const Json& json, const char* key, const std::string& where) 
 Json json_of(const ModuleReport& report) {
   Json::Array shape;
   for (const std::int64_t dim : report.shape) shape.emplace_back(dim);
-  // JSON has no infinity; a loss that overflowed says so by being absent.
-  return Json::Object{{"module", report.module},
-                      {"shape", std::move(shape)},
-                      {"tokens", report.tokens},
-                      {"loss", std::isfinite(report.loss) ? Json(report.loss) : Json()},
-                      {"damp", report.damp},
-                      {"dead", report.dead},
-                      {"rounded", report.rounded},
-                      {"seconds", report.seconds},
-                      {"rss_bytes", report.resident_bytes}};
+  // JSON has no infinity; a loss that overflowed, or is not known, says so by being null.
+  Json json = Json::Object{{"module", report.module},
+                           {"shape", std::move(shape)},
+                           {"tokens", report.tokens},
+                           {"loss", std::isfinite(report.loss) ? Json(report.loss) : Json()},
+                           {"damp", report.damp},
+                           {"dead", report.dead},
+                           {"rounded", report.rounded},
+                           {"seconds", report.seconds},
+                           {"rss_bytes", report.resident_bytes}};
+  if (report.factors) {
+    json.set("ratio", report.factors->ratio);
+    json.set("plain_loss", report.factors->plain_loss);
+  }
+  return json;
 }
 
 ModuleReport module_report_of(const Json& json, const std::string& where) {
@@ -42,6 +47,9 @@ ModuleReport module_report_of(const Json& json, const std::string& where) {
   report.rounded = member(json, "rounded", where).boolean(where);
   report.seconds = member(json, "seconds", where).number(where);
   report.resident_bytes = member(json, "rss_bytes", where).integer(where);
+  if (const Json* ratio = json.find("ratio")) {
+    report.factors = FactorReport{ratio->number(where), member(json, "plain_loss", where).number(where)};
+  }
   report.restored = true;
   return report;
 }

@@ -170,8 +170,7 @@ std::unique_ptr<Journal> prepare(const Flags& flags, const quanto::Config& confi
     quantizer = std::make_unique<quanto::Quantizer>(config, calibrate(flags, config, *source, exec, bar.callback()));
   }
   if (flags.method == "awq") {
-    calibrate_awq(flags, plan, source, dynamic_cast<awq::Quantizer&>(*quantizer), exec, bar.callback());
-    return nullptr;
+    return calibrate_awq(flags, plan, source, dynamic_cast<awq::Quantizer&>(*quantizer), options, exec, bar);
   }
   auto* solved = dynamic_cast<SolvedQuantizer*>(quantizer.get());
   return solved == nullptr ? nullptr : calibrate_blocks(flags, plan, source, *solved, options, exec, bar);
@@ -217,7 +216,7 @@ void run_quantize(Flags flags) {
   if (!flags.json) print_totals(flags, plan);
   Json json = flags.json ? json_of(flags, plan) : Json();
   if (auto* solved = dynamic_cast<SolvedQuantizer*>(quantizer.get());
-      flags.dry_run && solved != nullptr && flags.method != "awq" && calibrates(flags, *solved)) {
+      flags.dry_run && solved != nullptr && calibrates(flags, *solved)) {
     predict_job(flags, plan, source, *solved, exec, json);
   }
   if (!flags.dry_run) carry_out(flags, config, plan, source, std::move(quantizer), options, exec, json);

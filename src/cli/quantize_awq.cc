@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <iostream>
 
 #include "base/error.h"
@@ -32,6 +31,12 @@ std::string summary(const std::vector<AwqReport>& reports) {
              fixed(100 * std::exp(gain / static_cast<double>(searched)), 1), " % of that of plain rounding");
 }
 
+void print_search(const std::vector<AwqReport>& reports, const std::vector<std::string>& rounded) {
+  std::cout << "search    " << summary(reports) << '\n';
+  for (const std::string& module : rounded)
+    std::cout << "note      " << module << ": no token reached it, rounded to nearest\n";
+}
+
 }  // namespace
 
 std::unique_ptr<awq::Quantizer> awq_quantizer(QuantizeFlags& flags, std::shared_ptr<const Checkpoint> source,
@@ -54,29 +59,31 @@ std::int64_t awq_gram_bytes(std::shared_ptr<const Checkpoint> source, Exec& exec
   return awq_modules(std::move(source), exec).gram_bytes;
 }
 
-void calibrate_awq(const QuantizeFlags& flags, const QuantizationPlan& plan, std::shared_ptr<const Checkpoint> source,
-                   awq::Quantizer& quantizer, Exec& exec, const ProgressCallback& progress) {
+AwqLoss awq_loss(const QuantizeFlags& flags) { return flags.awq.loss == "output" ? AwqLoss::output : AwqLoss::gram; }
+
+std::unique_ptr<Journal> calibrate_awq(const QuantizeFlags& flags, const QuantizationPlan& plan,
+                                       std::shared_ptr<const Checkpoint> source, awq::Quantizer& quantizer,
+                                       QuantizeOptions& options, Exec& exec, ProgressBar& bar) {
+  CalibrationJob job = start_job(flags, *source, kFewTokens, options, exec);
   AwqTask task;
+  task.source = std::move(source);
   task.modules = plan.modules;
-  task.sequences = calibration_data(flags, *source);
-  task.source = source;
-  if (flags.job.spill) {
-    task.spill = std::filesystem::absolute(flags.out).parent_path();
-    std::error_code exists;
-    std::filesystem::create_directories(task.spill, exists);
-  }
-  task.loss = flags.awq.loss == "output" ? AwqLoss::output : AwqLoss::gram;
-  exec.compute = compute_dtype("auto", *source);
+  task.sequences = job.sequences;
+  task.loss = awq_loss(flags);
+  task.journal = job.journal.get();
+  task.fallback = flags.job.fallback;
+  if (flags.job.spill) task.spill = Journal::folder_of(flags.out);
   std::vector<AwqReport> reports;
   task.on_step = [&](const AwqReport& report) { reports.push_back(report); };
-  awq_quantize(task, quantizer, exec, progress);
-  if (flags.json) return;
-  print_data(flags, task.sequences, kFewTokens);
-  std::cout << "search    " << summary(reports) << '\n';
-  for (const AwqReport& report : reports) {
-    if (report.tokens == 0)
-      std::cout << "note      " << report.modules.front() << ": no token reached it, rounded to nearest\n";
-  }
+  std::vector<std::string> rounded;
+  task.on_module = [&](const ModuleReport& report) {
+    if (report.rounded) rounded.push_back(report.module);
+  };
+  awq_quantize(task, quantizer, exec, bar.callback());
+  bar.clear();
+  if (!flags.json) print_search(reports, rounded);
+  add_job_records(flags, job, options);
+  return std::move(job.journal);
 }
 
 void add_awq_flags(CLI::App& command, AwqFlags& flags) {

@@ -132,10 +132,31 @@ void plan_memory(QuantizeFlags& flags, QuantizationPlan& plan, std::shared_ptr<c
   }
 }
 
+CalibrationJob start_job(const QuantizeFlags& flags, const Checkpoint& source, std::int64_t few,
+                         QuantizeOptions& options, Exec& exec) {
+  return_large_blocks();
+  CalibrationJob job;
+  job.sequences = calibration_data(flags, source);
+  job.identity = identity_of(flags, source, job.sequences, exec.pool);
+  job.journal = std::make_unique<Journal>(flags.out, job.identity, flags.job.resume);
+  // What a run of this very job had begun to write is no reason to stop it.
+  options.force = options.force || job.journal->writing();
+  check_output_folder(source.folder(), flags.out, options.force);
+  if (!flags.json) print_data(flags, job.sequences, few);
+  if (!flags.json) print_journal(flags, *job.journal, job.identity);
+  exec.compute = compute_dtype("auto", source);
+  return job;
+}
+
+void add_job_records(const QuantizeFlags& flags, CalibrationJob& job, QuantizeOptions& options) {
+  job.journal->set_writing();
+  options.metadata = metadata_of(flags, job.identity, job.sequences);
+  options.files.emplace_back("quantize.jsonl", job.journal->log_text());
+}
+
 std::unique_ptr<Journal> calibrate_blocks(const QuantizeFlags& flags, const QuantizationPlan& plan,
                                           std::shared_ptr<const Checkpoint> source, SolvedQuantizer& quantizer,
                                           QuantizeOptions& options, Exec& exec, ProgressBar& bar) {
-  return_large_blocks();
   BlockTask task;
   task.source = source;
   task.modules = plan.modules;
@@ -143,21 +164,13 @@ std::unique_ptr<Journal> calibrate_blocks(const QuantizeFlags& flags, const Quan
     plain_quantize(task, quantizer, exec, bar.callback());
     return nullptr;
   }
-  task.sequences = calibration_data(flags, *source);
-  const Json identity = identity_of(flags, *source, task.sequences, exec.pool);
-  auto journal = std::make_unique<Journal>(flags.out, identity, flags.job.resume);
-  // What a run of this very job had begun to write is no reason to stop it.
-  options.force = options.force || journal->writing();
-  check_output_folder(source->folder(), flags.out, options.force);
-  if (!flags.json) print_data(flags, task.sequences, kFewTokens);
-  if (!flags.json) print_journal(flags, *journal, identity);
-
-  exec.compute = compute_dtype("auto", *source);
+  CalibrationJob job = start_job(flags, *source, kFewTokens, options, exec);
+  task.sequences = job.sequences;
   std::vector<ModuleReport> unusual;
   task.on_module = [&](const ModuleReport& report) {
     if (report.rounded || report.damp > flags.gptq.damp) unusual.push_back(report);
   };
-  task.journal = journal.get();
+  task.journal = job.journal.get();
   task.fallback = flags.job.fallback;
   if (flags.job.spill) task.spill = Journal::folder_of(flags.out);
   task.float_inputs = flags.float_inputs;
@@ -165,10 +178,8 @@ std::unique_ptr<Journal> calibrate_blocks(const QuantizeFlags& flags, const Quan
   block_quantize(task, quantizer, exec, bar.callback());
   bar.clear();
   if (!flags.json) print_unusual(unusual);
-  journal->set_writing();
-  options.metadata = metadata_of(flags, identity, task.sequences);
-  options.files.emplace_back("quantize.jsonl", journal->log_text());
-  return journal;
+  add_job_records(flags, job, options);
+  return std::move(job.journal);
 }
 
 void add_job_flags(CLI::App& command, JobFlags& flags) {

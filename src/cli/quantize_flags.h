@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "calib/awq_calibration.h"
 #include "calib/journal.h"
 #include "cli/common.h"
 #include "cli/progress_bar.h"
@@ -122,6 +123,18 @@ aqlm::QuantizerConfig aqlm_config(const QuantizeFlags& flags);
 void plan_memory(QuantizeFlags& flags, QuantizationPlan& plan, std::shared_ptr<const Checkpoint> source,
                  const ModuleQuantizer& quantizer, Exec& exec);
 
+/// A job that calibrates: its data, and the journal with which it goes on after it was killed.
+struct CalibrationJob {
+  Sequences sequences;
+  Json identity;  ///< everything that decides the bytes of the result
+  std::unique_ptr<Journal> journal;
+};
+/// Reads the data that the flags name, finds what an earlier run of the same job left, and says both on stdout; fewer
+/// than `few` tokens are called little.
+CalibrationJob start_job(const QuantizeFlags& flags, const Checkpoint& source, std::int64_t few,
+                         QuantizeOptions& options, Exec& exec);
+/// Adds to `options` what the output says of the job, before it is written.
+void add_job_records(const QuantizeFlags& flags, CalibrationJob& job, QuantizeOptions& options);
 /// Adds --no-resume and its relatives.
 void add_job_flags(CLI::App& command, JobFlags& flags);
 /// Chooses codes for the plan's modules with the calibration data that the flags name, or takes those that an earlier
@@ -149,9 +162,12 @@ std::unique_ptr<awq::Quantizer> awq_quantizer(QuantizeFlags& flags, std::shared_
                                               Exec& exec);
 /// Memory of AWQ's Gram matrices.
 std::int64_t awq_gram_bytes(std::shared_ptr<const Checkpoint> source, Exec& exec);
-/// Searches with the calibration data that the flags name; says on stdout what it did.
-void calibrate_awq(const QuantizeFlags& flags, const QuantizationPlan& plan, std::shared_ptr<const Checkpoint> source,
-                   awq::Quantizer& quantizer, Exec& exec, const ProgressCallback& progress);
+/// --awq-loss.
+AwqLoss awq_loss(const QuantizeFlags& flags);
+/// As calibrate_blocks().
+std::unique_ptr<Journal> calibrate_awq(const QuantizeFlags& flags, const QuantizationPlan& plan,
+                                       std::shared_ptr<const Checkpoint> source, awq::Quantizer& quantizer,
+                                       QuantizeOptions& options, Exec& exec, ProgressBar& bar);
 
 void add_bnb_flags(CLI::App& command, BnbFlags& flags);
 /// The method that --load-in-4bit and its relatives mean, else flags.method.

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <filesystem>
 #include <map>
+#include <sstream>
 
 #include "base/file_lock.h"
 #include "base/json.h"
@@ -16,11 +17,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// GPTQ of the demo model's first blocks.
+/// The demo model, by GPTQ unless `arguments` say otherwise.
 std::string quantize(const fs::path& out, const std::string& arguments) {
   const bool has_data = arguments.find("--dataset") != std::string::npos;
+  const bool has_method = arguments.find("--method") != std::string::npos;
   return "'" + test::nibble_binary().string() + "' quantize '" + test::source("models/demo").string() + "' -o '" +
-         out.string() + "' --method gptq --group-size 64 " +
+         out.string() + "' --group-size 64 " + (has_method ? "" : "--method gptq ") +
          (arguments.find("--seqlen") == std::string::npos ? "--seqlen 32 " : "") +
          (has_data ? "" : "--dataset builtin ") + arguments;
 }
@@ -77,7 +79,15 @@ TEST(QuantizeJob, KilledAtAnyPointItGoesOnToTheSameBytes) {
   kill_and_resume(3, "--nsamples 2 --include 'model.layers.[01].*' --no-check-kl");
 }
 
+TEST(QuantizeJob, KilledAwqGoesOnToTheSameBytes) {
+  kill_and_resume(3, "--method awq --nsamples 2 --include 'model.layers.[0123].*' --no-check-kl");
+}
+
 TEST(LongQuantizeJob, KilledAtTwentyPointsItGoesOnToTheSameBytes) { kill_and_resume(20, "--nsamples 8 --no-check-kl"); }
+
+TEST(LongQuantizeJob, AwqKilledAtTwentyPointsGoesOnToTheSameBytes) {
+  kill_and_resume(20, "--method awq --nsamples 8 --no-check-kl");
+}
 
 TEST(QuantizeJob, LeavesALogAndItsRecipe) {
   const test::TempDir temp;
@@ -103,6 +113,32 @@ TEST(QuantizeJob, LeavesALogAndItsRecipe) {
   EXPECT_EQ(recipe.find("bits")->string(""), "3");
   EXPECT_EQ(recipe.find("dataset"), nullptr) << "paths are left out";
   EXPECT_EQ(metadata.find("nibble_data")->string(""), "builtin: 2 sequences, 64 tokens");
+  EXPECT_EQ(metadata.find("nibble_source_sha256")->string("").size(), 64U);
+}
+
+TEST(QuantizeJob, AwqLeavesALogAndItsRecipe) {
+  const test::TempDir temp;
+  const std::string arguments = "--method awq --nsamples 2 --include 'model.layers.[01].*' --no-duo-scaling";
+  const test::Ran ran = test::run_command(quantize(temp / "out", arguments));
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  EXPECT_NE(ran.out.find("KL        0.0"), std::string::npos) << ran.out;
+  EXPECT_FALSE(fs::exists(temp / "out.quantize.partial"));
+  std::istringstream log(test::read_text(temp / "out/quantize.jsonl"));
+  int lines = 0, searched = 0;
+  for (std::string text; std::getline(log, text); ++lines) {
+    const Json line = Json::parse(text, "log");
+    EXPECT_TRUE(line.find("module")->string("module").starts_with("model.layers.")) << text;
+    EXPECT_EQ(line.find("tokens")->integer("tokens"), 64);
+    if (line.find("ratio") == nullptr) continue;
+    EXPECT_LE(line.find("loss")->number("loss"), line.find("plain_loss")->number("plain_loss")) << text;
+    ++searched;
+  }
+  EXPECT_EQ(lines, 14);
+  EXPECT_EQ(searched, 12) << "there are fewer value heads than heads: o takes no factors";
+  const Json metadata = Checkpoint::open((temp / "out").string())->metadata();
+  const Json recipe = Json::parse(metadata.find("nibble_recipe")->string(""), "recipe");
+  EXPECT_EQ(recipe.find("method")->string(""), "awq");
+  EXPECT_EQ(metadata.find("nibble_data_sha256")->string("").size(), 64U);
   EXPECT_EQ(metadata.find("nibble_source_sha256")->string("").size(), 64U);
 }
 
@@ -140,6 +176,12 @@ TEST(QuantizeJob, ADryRunPredictsAndWarns) {
   EXPECT_GT(json.find("predicted_disk_bytes")->integer("disk"), json.find("new_bytes")->integer("bytes"));
   EXPECT_EQ(json.find("warnings")->array("warnings").size(), 2U) << ran.out;
   EXPECT_FALSE(fs::exists(temp / "out.quantize.partial"));
+  for (const char* loss : {"gram", "output"}) {
+    const test::Ran awq =
+        test::run_command(quantize(temp / "out", arguments + "--method awq --awq-loss " + std::string(loss)));
+    ASSERT_EQ(awq.code, 0) << awq.err;
+    EXPECT_GT(Json::parse(awq.out, "json").find("predicted_seconds")->number("seconds"), 0);
+  }
   const test::Ran poor =
       test::run_command(quantize(temp / "out", arguments + "--dataset '" + (temp / "data.json").string() + "'"));
   ASSERT_EQ(poor.code, 0) << poor.err;
@@ -166,14 +208,17 @@ TEST(QuantizeJob, KeepsToALimitOfMemory) {
   EXPECT_EQ(refused.code, 2);
   EXPECT_NE(refused.err.find("MiB are needed, with activations on the disk"), std::string::npos) << refused.err;
 
-  const std::string small = "--nsamples 2 --include 'model.layers.[01].self_attn.*' --no-check-kl --json ";
-  const test::Ran free = test::run_command(quantize(temp / "free", small));
-  ASSERT_EQ(free.code, 0) << free.err;
-  const std::int64_t peak = Json::parse(free.out, "json").find("predicted_peak_bytes")->integer("peak");
-  const test::Ran bound =
-      test::run_command(quantize(temp / "bound", small + "--max-memory " + std::to_string(peak - 1)));
-  ASSERT_EQ(bound.code, 0) << bound.err;
-  expect_same_files(temp / "bound", temp / "free", "spilled");
+  for (const std::string method : {"gptq", "awq"}) {
+    const std::string small =
+        "--method " + method + " --nsamples 2 --include 'model.layers.[01].self_attn.*' --no-check-kl --json ";
+    const test::Ran free = test::run_command(quantize(temp / ("free" + method), small));
+    ASSERT_EQ(free.code, 0) << free.err;
+    const std::int64_t peak = Json::parse(free.out, "json").find("predicted_peak_bytes")->integer("peak");
+    const test::Ran bound =
+        test::run_command(quantize(temp / ("bound" + method), small + "--max-memory " + std::to_string(peak - 1)));
+    ASSERT_EQ(bound.code, 0) << bound.err;
+    expect_same_files(temp / ("bound" + method), temp / ("free" + method), "spilled");
+  }
 }
 
 TEST(QuantizeJob, TwoWritersAndFullFolders) {

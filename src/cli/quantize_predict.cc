@@ -58,8 +58,16 @@ void predict_job(const QuantizeFlags& flags, const QuantizationPlan& plan, std::
     tokens = token_count(sequences);
   }
   exec.compute = compute_dtype("auto", *source);
-  JobEstimate estimate =
-      estimate_job(source, plan.modules, tokens, flags.seqlen, flags.job.remember_bytes, quantizer, exec);
+  JobEstimate estimate;
+  if (flags.method == "awq") {
+    AwqTask task;
+    task.source = source;
+    task.modules = plan.modules;
+    task.loss = awq_loss(flags);
+    estimate = estimate_job(task, dynamic_cast<awq::Quantizer&>(quantizer).config(), tokens, flags.seqlen, exec);
+  } else {
+    estimate = estimate_job(source, plan.modules, tokens, flags.seqlen, flags.job.remember_bytes, quantizer, exec);
+  }
   if (flags.float_inputs > 0) estimate.observing *= 2;  // the float model runs beside the quantized one
   const std::vector<std::string> notes = wasteful(flags, sequences, tokens);
   if (flags.json) {

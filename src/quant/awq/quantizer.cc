@@ -96,7 +96,18 @@ void Quantizer::add_scaled(const std::string& module, const Scaled& weight, std:
   const auto rows = static_cast<std::int64_t>(weight.output_scales.size());
   const auto cols = static_cast<std::int64_t>(weight.input_scales.size());
   Scales scales{weight.input_scales, weight.output_scales};
-  add(module, round(module, {weight.values.data(), rows}, cols, group_grams, scales, exec));
+  SolvedModule solved = round(module, {weight.values.data(), rows}, cols, group_grams, scales, exec);
+  restore(module, std::move(solved), std::move(scales));
+}
+
+const Quantizer::Scales& Quantizer::scales(const std::string& module) const {
+  const auto found = scales_.find(module);
+  check(found != scales_.end(), "awq::Quantizer: a module without scales");
+  return found->second;
+}
+
+void Quantizer::restore(const std::string& module, SolvedModule solved, Scales scales) {
+  add(module, std::move(solved));
   scales_.insert_or_assign(module, std::move(scales));
 }
 

@@ -44,6 +44,15 @@ class Quantizer final : public SolvedQuantizer {
   };
   void add_scaled(const std::string& module, const Scaled& weight, std::span<const float> group_grams, Exec& exec);
 
+  /// By what a module's columns were multiplied [cols] and its rows divided [rows; empty: by nothing].
+  struct Scales {
+    std::vector<float> inputs, outputs;
+  };
+  /// Those of a module that add_scaled() made; Error(internal) when it did not.
+  const Scales& scales(const std::string& module) const;
+  /// Keeps what add_scaled() made of a module in an earlier run.
+  void restore(const std::string& module, SolvedModule solved, Scales scales);
+
   /// What is written in place of a tensor that is not quantized.
   void replace(const std::string& tensor, Tensor values) { replacements_.insert_or_assign(tensor, std::move(values)); }
 
@@ -61,9 +70,6 @@ class Quantizer final : public SolvedQuantizer {
   void as_in_source(const std::string& module, std::int64_t row, std::span<float> values) const override;
 
  private:
-  struct Scales {
-    std::vector<float> inputs, outputs;
-  };
   /// The tensors of codes, with the module's activation scales where it has them.
   SolvedModule stored(const std::string& module, const GridCodes& codes, std::int64_t rows, std::int64_t cols,
                       const Scales& scales, Exec& exec) const;
