@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/process_memory.h"
 #include "calib/awq_calibration.h"
 #include "calib/block_quantizer.h"
 #include "quant/quantize_checkpoint.h"
@@ -86,6 +87,7 @@ std::shared_ptr<const Checkpoint> quantize_in_memory(std::shared_ptr<const Check
   calibration.source = source;
   calibration.modules = plan_quantization(*source, quantizer, task.selection, exec.pool.size()).modules;
   calibration.sequences = std::move(task.sequences);
+  calibration.remember_bytes = physical_bytes() / kPartForRemembering;
   block_quantize(calibration, quantizer, exec, progress);
   return quantize_in_memory(std::move(source), quantizer, task.selection, exec.pool, progress);
 }

@@ -30,6 +30,9 @@ std::int64_t calibration_bytes(std::shared_ptr<const Checkpoint> source, std::in
 std::int64_t activation_bytes(std::shared_ptr<const Checkpoint> source, std::int64_t samples, std::int64_t seqlen,
                               bool float_inputs, Exec& exec);
 
+/// BlockTask::remember_bytes, which only saves time, is at most one in so many bytes of the machine's memory.
+inline constexpr std::int64_t kPartForRemembering = 4;
+
 /// What block_quantize() remembers with this BlockTask::remember_bytes, beside calibration_bytes(): inputs of the
 /// linears that end an attention or an MLP, over all tokens, as far as there is room for them.
 std::int64_t remembered_bytes(std::shared_ptr<const Checkpoint> source, std::int64_t samples, std::int64_t seqlen,

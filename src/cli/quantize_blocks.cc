@@ -19,8 +19,6 @@ namespace {
 
 /// Fewer tokens than this leave the matrices of a few thousand inputs to the damping.
 constexpr std::int64_t kFewTokens = 16384;
-/// Inputs inside blocks, which only save time, take at most one in so many bytes of the machine's memory.
-constexpr std::int64_t kPartOfMemory = 4;
 
 std::string hash_of(const Sequences& sequences) {
   std::vector<std::int64_t> all;
@@ -91,7 +89,7 @@ void plan_activations(QuantizeFlags& flags, QuantizationPlan& plan, std::int64_t
   const bool float_inputs = flags.float_inputs > 0;
   const std::int64_t between = activation_bytes(source, flags.samples, flags.seqlen, float_inputs, exec);
   plan.peak_bytes += calibration_bytes(source, flags.samples, flags.seqlen, float_inputs, exec);
-  std::int64_t room = std::min(limit - plan.peak_bytes, physical_bytes() / kPartOfMemory);
+  std::int64_t room = std::min(limit - plan.peak_bytes, physical_bytes() / kPartForRemembering);
   if (plan.peak_bytes > limit) {
     flags.job.spill = true;
     plan.peak_bytes -= between;
