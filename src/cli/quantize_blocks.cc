@@ -130,7 +130,7 @@ std::unique_ptr<Journal> calibrate_blocks(const QuantizeFlags& flags, const Quan
     return nullptr;
   }
   task.sequences = calibration_data(flags, *source);
-  const Json identity = identity_of(flags, *source, task.sequences, exec.pool);
+  const Json identity = identity_of(flags, *flags.original, task.sequences, exec.pool);
   auto journal = std::make_unique<Journal>(flags.out, identity, flags.job.resume);
   // What a run of this very job had begun to write is no reason to stop it.
   options.force = options.force || journal->writing();
