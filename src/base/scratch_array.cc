@@ -24,7 +24,7 @@ float* map_file(const std::filesystem::path& folder, std::size_t bytes) {
   if (const int failed = ::posix_fallocate(fd, 0, static_cast<off_t>(bytes)); failed != 0) {
     ::close(fd);
     errno = failed;
-    throw runtime_failure("cannot reserve ", bytes, " bytes for activations in ", folder.string(), ": ", errno_text());
+    throw runtime_failure("cannot reserve ", bytes, " bytes in ", folder.string(), ": ", errno_text());
   }
   void* mapped = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   const std::string reason = mapped == MAP_FAILED ? errno_text() : "";

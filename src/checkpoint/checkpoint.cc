@@ -172,6 +172,7 @@ class CheckpointReader {
 };
 
 void Checkpoint::release(const View& tensor) const {
+  if (release_) return release_(tensor);
   const std::span<const std::byte> bytes = tensor.bytes();
   const std::less_equal<const std::byte*> before;
   for (const std::span<const std::byte> file : mappings_) {
@@ -193,6 +194,7 @@ std::shared_ptr<const Checkpoint> Checkpoint::in_memory(CheckpointParts parts) {
   result->metadata_ = std::move(parts.metadata);
   result->files_ = std::move(parts.files);
   result->owner_ = std::move(parts.owner);
+  result->release_ = std::move(parts.release);
   const auto by_name = [](const TensorEntry& a, const TensorEntry& b) { return a.name < b.name; };
   std::sort(result->tensors_.begin(), result->tensors_.end(), by_name);
   const auto same = [](const TensorEntry& a, const TensorEntry& b) { return a.name == b.name; };

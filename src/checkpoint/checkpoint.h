@@ -2,6 +2,7 @@
 // All headers are validated when it is opened; after that every view is safe to read.
 #pragma once
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -31,6 +32,7 @@ struct CheckpointParts {
   Json metadata;
   std::map<std::string, std::string> files;  ///< side files by name: "quanto_qmap.json"
   std::shared_ptr<const void> owner;         ///< keeps the tensors' memory
+  std::function<void(const View&)> release;  ///< what Checkpoint::release does with a tensor; may be empty
 };
 
 class Checkpoint {
@@ -83,6 +85,7 @@ class Checkpoint {
   std::map<std::string, std::string> files_;
   std::shared_ptr<const void> owner_;
   std::vector<std::span<const std::byte>> mappings_;
+  std::function<void(const View&)> release_;  ///< instead of looking for mappings
 };
 
 /// The folder or file that `model` names: an existing path; else `org/name[@revision]` (or `name`) in the Hugging Face

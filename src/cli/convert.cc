@@ -10,10 +10,12 @@
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "cli/progress_bar.h"
+#include "cli/rotate.h"
 #include "cli/table.h"
 #include "models/arch.h"
 #include "models/decoder.h"
 #include "quant/convert_checkpoint.h"
+#include "quant/quantize_checkpoint.h"
 
 namespace nibble::cli {
 namespace {
@@ -21,6 +23,7 @@ namespace {
 struct Flags {
   std::string model, out, to = "same", max_shard_size = "5GB";
   bool force = false, json = false;
+  RotateFlags rotation;
   ComputeFlags compute;
 };
 
@@ -70,9 +73,21 @@ Json json_of(const Flags& flags, const ConvertReport& report) {
                       {"largest_change", report.largest_change}};
 }
 
+/// The model that is written; with --rotate rounded once, to the type that it is written in.
+std::shared_ptr<const Checkpoint> source_of(const Flags& flags, Exec& exec) {
+  std::shared_ptr<const Checkpoint> source = Checkpoint::open(flags.model);
+  if (!flags.rotation.rotate) return source;
+  const Rotation rotation(source, exec);
+  check_output_folder(source->folder(), flags.out, flags.force);
+  for (const std::string& note : rotation.notes()) {
+    if (!flags.json) std::cout << "note      " << note << '\n';
+  }
+  return rotated(rotation, flags.rotation, flags.out, dtype_from_name(flags.to), exec);
+}
+
 void run_convert(const Flags& flags) {
   Compute compute(flags.compute);
-  const std::shared_ptr<const Checkpoint> source = Checkpoint::open(flags.model);
+  const std::shared_ptr<const Checkpoint> source = source_of(flags, compute.exec());
   ConvertOptions options;
   options.out = flags.out;
   options.to = flags.to;
@@ -111,6 +126,7 @@ void add_convert(CLI::App& app) {
       ->add_option("--to", flags->to,
                    "same; bf16, f16, f32: plain floats; gptq, gptq_v2; gemm, gemv, gemv_fast, llm-awq")
       ->capture_default_str();
+  add_rotate_flags(*command, flags->rotation);
   command->add_option("--max-shard-size", flags->max_shard_size, "Largest file")->capture_default_str();
   command->add_flag("--force", flags->force, "Replace the model that is in OUT");
   command->add_flag("--json", flags->json, "Print one JSON object");
@@ -123,6 +139,7 @@ void add_convert(CLI::App& app) {
       "  nibble convert org/name-GPTQ -o out/plain --to bf16\n"
       "  nibble convert org/name-GPTQ -o out/v2 --to gptq_v2\n"
       "  nibble convert org/name-AWQ -o out/gemv --to gemv\n"
+      "  nibble convert org/name -o out/rotated --rotate --to f32\n"
       "  nibble convert old-model.pt -o out/safetensors");
   command->callback([flags] { run_convert(*flags); });
 }

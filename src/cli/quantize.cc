@@ -99,20 +99,22 @@ Json json_of(const Flags& flags, const QuantizationPlan& plan) {
                                    {"new_bytes", tensor.bytes_out}});
   }
   for (const std::string& note : plan.notes) notes.emplace_back(note);
-  return Json::Object{{"model", flags.model},
-                      {"out", flags.out.empty() ? Json() : Json(flags.out)},
-                      {"method", flags.method},
-                      {"weights", flags.method == "quanto" ? Json(flags.weights) : Json()},
-                      {"activations", flags.method == "quanto" ? Json(flags.activations) : Json()},
-                      {"dry_run", flags.dry_run},
-                      {"parameters", plan.parameters},
-                      {"quantized_parameters", plan.quantized},
-                      {"bits_per_weight", plan.bits_per_weight()},
-                      {"bytes", plan.bytes_in},
-                      {"new_bytes", plan.bytes_out},
-                      {"predicted_peak_bytes", plan.peak_bytes},
-                      {"notes", std::move(notes)},
-                      {"tensors", std::move(tensors)}};
+  return Json::Object{
+      {"model", flags.model},
+      {"out", flags.out.empty() ? Json() : Json(flags.out)},
+      {"method", flags.method},
+      {"weights", flags.method == "quanto" ? Json(flags.weights) : Json()},
+      {"activations", flags.method == "quanto" ? Json(flags.activations) : Json()},
+      {"rotate_seed", flags.rotation.rotate ? Json(static_cast<std::int64_t>(flags.rotation.seed)) : Json()},
+      {"dry_run", flags.dry_run},
+      {"parameters", plan.parameters},
+      {"quantized_parameters", plan.quantized},
+      {"bits_per_weight", plan.bits_per_weight()},
+      {"bytes", plan.bytes_in},
+      {"new_bytes", plan.bytes_out},
+      {"predicted_peak_bytes", plan.peak_bytes},
+      {"notes", std::move(notes)},
+      {"tensors", std::move(tensors)}};
 }
 
 /// The scales of all modules, from a run over the data set with the weights quantized as they will be.
@@ -189,7 +191,35 @@ void carry_out(const Flags& flags, const quanto::Config& config, const Quantizat
   report(flags, plan, error, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), json);
   quantizer.reset();                                                 // two models are going to be in memory
   const bool checks = flags.job.check_kl || !flags.dataset.empty();  // what needed data has more to lose
-  if (checks && !flags.job.no_check_kl) check_divergence(flags, plan, source, exec, bar, json);
+  if (checks && !flags.job.no_check_kl) check_divergence(flags, plan, flags.original, exec, bar, json);
+}
+
+struct Planned {
+  std::unique_ptr<ModuleQuantizer> quantizer;
+  QuantizationPlan plan;
+};
+
+Planned plan_job(Flags& flags, const quanto::Config& config, const std::shared_ptr<const Checkpoint>& source,
+                 Exec& exec) {
+  Planned job;
+  job.quantizer = make_quantizer(flags, config, source, exec);
+  job.plan = plan_quantization(*source, *job.quantizer, flags.selection, exec.pool.size());
+  plan_memory(flags, job.plan, source, *job.quantizer, exec);
+  return job;
+}
+
+/// The model to quantize; with --rotate another than flags.original. Adds to `notes`.
+std::shared_ptr<const Checkpoint> source_of(const Flags& flags, const quanto::Config& config,
+                                            std::vector<std::string>& notes, Exec& exec) {
+  if (!flags.rotation.rotate) return flags.original;
+  const Rotation rotation(flags.original, exec);
+  notes = rotation.notes();
+  notes.push_back(cat("rotated weights take ", byte_text(static_cast<double>(rotation.bytes())),
+                      " of disk beside the output until the job is done"));
+  if (flags.dry_run) return rotation.preview();
+  Flags trial = flags;
+  plan_job(trial, config, rotation.preview(), exec);  // what cannot be done is refused before the work
+  return rotated(rotation, flags.rotation, flags.out, {}, exec);
 }
 
 void run_quantize(Flags flags) {
@@ -200,18 +230,19 @@ void run_quantize(Flags flags) {
   const quanto::Config config = quanto ? quanto_config(flags) : quanto::Config{};
   Compute compute(flags.compute);
   Exec& exec = compute.exec();
-  const std::shared_ptr<const Checkpoint> source = Checkpoint::open(flags.model);
+  flags.original = Checkpoint::open(flags.model);
   if (!flags.out.empty()) {
-    check_output_folder(source->folder(), flags.out, flags.force || Journal::any_writing(flags.out));
+    check_output_folder(flags.original->folder(), flags.out, flags.force || Journal::any_writing(flags.out));
   }
   QuantizeOptions options;
   options.out = flags.out;
   options.force = flags.force;
   options.max_shard_bytes = parse_byte_size(flags.max_shard_size);
 
-  std::unique_ptr<ModuleQuantizer> quantizer = make_quantizer(flags, config, source, exec);
-  QuantizationPlan plan = plan_quantization(*source, *quantizer, flags.selection, exec.pool.size());
-  plan_memory(flags, plan, source, *quantizer, exec);
+  std::vector<std::string> notes;
+  const std::shared_ptr<const Checkpoint> source = source_of(flags, config, notes, exec);
+  auto [quantizer, plan] = plan_job(flags, config, source, exec);
+  plan.notes.insert(plan.notes.begin(), notes.begin(), notes.end());
   if (!flags.json && flags.dry_run) print_plan(plan);
   if (!flags.json) print_totals(flags, plan);
   Json json = flags.json ? json_of(flags, plan) : Json();
@@ -283,6 +314,7 @@ void add_quantize(CLI::App& app) {
   add_gptq_flags(*command, flags->gptq);
   add_awq_flags(*command, flags->awq);
   add_aqlm_flags(*command, flags->aqlm);
+  add_rotate_flags(*command, flags->rotation);
   add_job_flags(*command, flags->job);
   add_check_flags(*command, flags->job);
   add_calibration_flags(*command, *flags);
@@ -309,6 +341,7 @@ void add_quantize(CLI::App& app) {
       "  nibble quantize org/name -o out/int8 --load-in-8bit\n"
       "  nibble quantize models/demo -o out/gptq --method gptq --bits 4 --group-size 128 --dataset builtin\n"
       "  nibble quantize models/demo -o out/awq --method awq --group-size 64 --dataset builtin\n"
+      "  nibble quantize org/name -o out/gptq3 --method gptq --bits 3 --group-size -1 --rotate --dataset builtin\n"
       "  nibble quantize org/name -o out/aqlm --method aqlm --aqlm 2x8 --dataset builtin\n"
       "  nibble quantize models/demo -o out/w8a8 --weights int8 --activations int8 \\\n"
       "      --dataset models/demo/calibration_ids.json --samples 128 --seqlen 512");

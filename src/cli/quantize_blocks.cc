@@ -135,7 +135,7 @@ CalibrationJob start_job(const QuantizeFlags& flags, const Checkpoint& source, s
   return_large_blocks();
   CalibrationJob job;
   job.sequences = calibration_data(flags, source);
-  job.identity = identity_of(flags, source, job.sequences, exec.pool);
+  job.identity = identity_of(flags, *flags.original, job.sequences, exec.pool);
   job.journal = std::make_unique<Journal>(flags.out, job.identity, flags.job.resume);
   // What a run of this very job had begun to write is no reason to stop it.
   options.force = options.force || job.journal->writing();

@@ -10,6 +10,7 @@
 #include "calib/journal.h"
 #include "cli/common.h"
 #include "cli/progress_bar.h"
+#include "cli/rotate.h"
 #include "quant/aqlm/quantizer.h"
 #include "quant/awq/quantizer.h"
 #include "quant/gptq/quantizer.h"
@@ -90,6 +91,7 @@ struct QuantizeFlags {
   AqlmFlags aqlm;
   JobFlags job;
   AwqFlags awq;
+  RotateFlags rotation;
   ModuleSelection selection;
   std::string dataset;
   std::string dataset_path;
@@ -102,6 +104,7 @@ struct QuantizeFlags {
   bool dry_run = false;
   bool json = false;
   ComputeFlags compute;
+  std::shared_ptr<const Checkpoint> original;  ///< the model as opened; what is quantized differs with --rotate
 };
 
 void add_gptq_flags(CLI::App& command, GptqFlags& flags);

@@ -83,7 +83,7 @@ void add_totals(QuantizationPlan& plan, const ModuleQuantizer& quantizer, int th
 
 /// config.json with what quantizing changes; where that is nothing, the file as it is.
 std::string config_text(const Checkpoint& source, const fs::path& file, const QuantizationPlan& plan) {
-  if (!plan.unties && !plan.quantization_config) return read_file(file);
+  if (!plan.unties && !plan.quantization_config && source.config() == Json::read(file)) return read_file(file);
   return quantized_config(source.config(), plan).dump(2) + "\n";
 }
 
@@ -114,11 +114,6 @@ void add_side_files(CheckpointWriter& writer, const Checkpoint& source, const Qu
   for (auto& [name, content] : quantizer.side_files(plan.modules)) writer.add_file(name, content);
 }
 
-/// Gives back the pages of a tensor that lies in a mapped safetensors file (other readers may hold copies in memory).
-void release(const TensorEntry& entry) {
-  if (entry.file.extension() == ".safetensors") release_pages(entry.view.bytes());
-}
-
 void report(const ProgressCallback& progress, std::string_view task, const PlannedTensor& tensor, std::int64_t done,
             std::int64_t total) {
   if (progress) progress({task, tensor.module.empty() ? tensor.source->name : tensor.module, done, total});
@@ -133,8 +128,8 @@ const View& written_for(const TensorEntry& source, const ModuleQuantizer& quanti
   return replaced->view();
 }
 
-void write_tensors(CheckpointWriter& writer, const QuantizationPlan& plan, ModuleQuantizer& quantizer, ThreadPool& pool,
-                   const ProgressCallback& progress) {
+void write_tensors(CheckpointWriter& writer, const Checkpoint& source, const QuantizationPlan& plan,
+                   ModuleQuantizer& quantizer, ThreadPool& pool, const ProgressCallback& progress) {
   std::int64_t done = 0;
   for (const PlannedTensor& tensor : plan.tensors) {
     report(progress, "quantizing", tensor, done, plan.bytes_in);
@@ -144,7 +139,7 @@ void write_tensors(CheckpointWriter& writer, const QuantizationPlan& plan, Modul
       quantizer.quantize(tensor.module, *tensor.source, pool,
                          [&](const std::string& name, std::span<const std::byte> bytes) { writer.write(name, bytes); });
     }
-    release(*tensor.source);
+    source.release(tensor.source->view);
     done += tensor.bytes_in;
   }
 }
@@ -156,11 +151,11 @@ void verify_copy(const Checkpoint& written, const std::string& name, const View&
     throw runtime_failure(written.folder().string(), ": tensor ", printable(name),
                           " reads back other than it was written");
   }
-  release(*copy);
+  written.release(copy->view);
 }
 
-QuantizationError verify(const fs::path& out, const QuantizationPlan& plan, ModuleQuantizer& quantizer,
-                         ThreadPool& pool, const ProgressCallback& progress) {
+QuantizationError verify(const fs::path& out, const Checkpoint& source, const QuantizationPlan& plan,
+                         ModuleQuantizer& quantizer, ThreadPool& pool, const ProgressCallback& progress) {
   const std::shared_ptr<const Checkpoint> written = Checkpoint::open(out.string());
   quantizer.open_result(written);
   QuantizationError error;
@@ -173,9 +168,9 @@ QuantizationError verify(const fs::path& out, const QuantizationPlan& plan, Modu
       error.add(quantizer.verify(tensor.module, *tensor.source, pool));
     }
     for (const TensorPlan& output : tensor.outputs) {
-      if (const TensorEntry* entry = written->find(output.name)) release(*entry);
+      if (const TensorEntry* entry = written->find(output.name)) written->release(entry->view);
     }
-    release(*tensor.source);
+    source.release(tensor.source->view);
     done += tensor.bytes_in;
   }
   return error;
@@ -287,13 +282,13 @@ QuantizationError quantize_checkpoint(const Checkpoint& source, const Quantizati
   writing.metadata = options.metadata;
   {
     CheckpointWriter writer(options.out, std::move(outputs), writing);
-    write_tensors(writer, plan, quantizer, pool, progress);
+    write_tensors(writer, source, plan, quantizer, pool, progress);
     add_side_files(writer, source, plan, quantizer);
     for (const auto& [name, content] : options.files) writer.add_file(name, content);
     writer.commit();
   }
   try {
-    return verify(options.out, plan, quantizer, pool, progress);
+    return verify(options.out, source, plan, quantizer, pool, progress);
   } catch (const Error&) {
     withdraw(options.out);
     throw;
