@@ -38,6 +38,7 @@ quanto::Config quanto_config(const Flags& flags) {
   config.weights.group_size = group;
   config.weights.zero_point = flags.zero_point;
   config.weights.exact_shift = flags.exact_shift;
+  if (flags.selection.recipe) config.rules = quanto::weight_rules(*flags.selection.recipe, config.weights);
   if (flags.activations != "none") {
     config.activations = quanto::qtype_from_name(flags.activations);
     if (!config.activations) throw bad_input("--activations: unknown type ", printable(flags.activations));
@@ -157,7 +158,11 @@ std::unique_ptr<ModuleQuantizer> make_quantizer(Flags& flags, const quanto::Conf
   } else {
     quantizer = grid_quantizer(flags);
   }
-  if (calibrates(flags, *quantizer)) flags.selection.only = block_linears(source, exec);
+  if (calibrates(flags, *quantizer)) {
+    flags.selection.only = block_linears(source, exec);
+    const bool head = flags.selection.lm_head || !flags.selection.include.empty();
+    if (head && quantizer->scheme().name == "gptq") flags.selection.only->insert({"lm_head", "embed_out"});
+  }
   return quantizer;
 }
 
@@ -196,6 +201,7 @@ void carry_out(const Flags& flags, const quanto::Config& config, const Quantizat
 void run_quantize(Flags flags) {
   if (flags.out.empty() && !flags.dry_run) throw bad_input("-o OUT is missing (or --dry-run)");
   flags.method = method_of(flags);
+  read_module_recipe(flags);
   const bool quanto = flags.method == "quanto";
   if (!quanto && flags.activations != "none") throw bad_input("--activations is for --method quanto");
   const quanto::Config config = quanto ? quanto_config(flags) : quanto::Config{};
@@ -212,6 +218,7 @@ void run_quantize(Flags flags) {
 
   std::unique_ptr<ModuleQuantizer> quantizer = make_quantizer(flags, config, source, exec);
   QuantizationPlan plan = plan_quantization(*source, *quantizer, flags.selection, exec.pool.size());
+  if (flags.method == "gptq") note_torn_units(plan, *source, plan.notes);
   plan_memory(flags, plan, source, *quantizer, exec);
   if (!flags.json && flags.dry_run) print_plan(plan);
   if (!flags.json) print_totals(flags, plan);
@@ -284,6 +291,7 @@ void add_quantize(CLI::App& app) {
   add_gptq_flags(*command, flags->gptq);
   add_awq_flags(*command, flags->awq);
   add_aqlm_flags(*command, flags->aqlm);
+  add_mixed_flags(*command, flags->mixed);
   add_job_flags(*command, flags->job);
   add_check_flags(*command, flags->job);
   add_calibration_flags(*command, *flags);
@@ -309,15 +317,16 @@ void add_quantize(CLI::App& app) {
       "  nibble quantize org/name -o out/nf4 --method bnb-nf4 --double-quant\n"
       "  nibble quantize org/name -o out/int8 --load-in-8bit\n"
       "  nibble quantize models/demo -o out/gptq --method gptq --bits 4 --group-size 128 --dataset builtin\n"
+      "  nibble quantize models/demo -o out/mixed --method gptq --dataset builtin --module-recipe recipe.json\n"
       "  nibble quantize models/demo -o out/awq --method awq --group-size 64 --dataset builtin\n"
       "  nibble quantize org/name -o out/aqlm --method aqlm --aqlm 2x8 --dataset builtin\n"
       "  nibble quantize models/demo -o out/w8a8 --weights int8 --activations int8 \\\n"
       "      --dataset models/demo/calibration_ids.json --samples 128 --seqlen 512");
   command->callback([flags, command] {
     // What says where and how fast, but not what: the same result whatever it is.
-    flags->job.recipe =
-        recipe_of(*command, {"help", "out", "dataset", "dataset-path", "max-shard-size", "force", "dry-run", "json",
-                             "threads", "resume", "fallback", "check-kl", "no-check-kl", "max-memory", "max-kl"});
+    flags->job.recipe = recipe_of(
+        *command, {"help", "out", "dataset", "dataset-path", "module-recipe", "max-shard-size", "force", "dry-run",
+                   "json", "threads", "resume", "fallback", "check-kl", "no-check-kl", "max-memory", "max-kl"});
     run_quantize(*flags);
   });
 }

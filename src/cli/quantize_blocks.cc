@@ -10,6 +10,7 @@
 #include "base/sha256.h"
 #include "calib/block_quantizer.h"
 #include "calib/dataset.h"
+#include "calib/head_quantizer.h"
 #include "checkpoint/fingerprint.h"
 #include "cli/quantize_flags.h"
 #include "cli/table.h"
@@ -83,7 +84,20 @@ void print_unusual(const std::vector<ModuleReport>& unusual) {
   }
 }
 
+/// The head, if the plan quantizes one: it is not for those who work on blocks.
+const PlannedTensor* planned_head(const QuantizationPlan& plan) {
+  const auto found = std::find_if(plan.tensors.begin(), plan.tensors.end(),
+                                  [](const PlannedTensor& tensor) { return is_output_head(tensor.module); });
+  return found == plan.tensors.end() ? nullptr : &*found;
+}
+
 }  // namespace
+
+std::vector<std::string> modules_in_blocks(const QuantizationPlan& plan) {
+  std::vector<std::string> modules = plan.modules;
+  std::erase_if(modules, [](const std::string& module) { return is_output_head(module); });
+  return modules;
+}
 
 bool calibrates(const QuantizeFlags& flags, const SolvedQuantizer& quantizer) {
   return quantizer.needs_data() || !flags.dataset.empty();
@@ -124,9 +138,13 @@ std::unique_ptr<Journal> calibrate_blocks(const QuantizeFlags& flags, const Quan
   return_large_blocks();
   BlockTask task;
   task.source = source;
-  task.modules = plan.modules;
+  task.modules = modules_in_blocks(plan);
+  HeadTask head_task{.source = source, .module = {}, .weight = nullptr, .sequences = {}};
+  const PlannedTensor* head = planned_head(plan);
+  if (head != nullptr) head_task.module = head->module, head_task.weight = head->source;
   if (!calibrates(flags, quantizer)) {
     plain_quantize(task, quantizer, exec, bar.callback());
+    if (head != nullptr) quantize_head(head_task, quantizer, exec, bar.callback());
     return nullptr;
   }
   task.sequences = calibration_data(flags, *source);
@@ -148,6 +166,12 @@ std::unique_ptr<Journal> calibrate_blocks(const QuantizeFlags& flags, const Quan
   if (flags.job.spill) task.spill = Journal::folder_of(flags.out);
   task.float_inputs = flags.float_inputs;
   block_quantize(task, quantizer, exec, bar.callback());
+  if (head != nullptr) {  // not in the journal: one weight is soon solved again
+    head_task.sequences = task.sequences;
+    const ModuleReport report = quantize_head(head_task, quantizer, exec, bar.callback());
+    journal->log(report);
+    task.on_module(report);
+  }
   bar.clear();
   if (!flags.json) print_unusual(unusual);
   journal->set_writing();

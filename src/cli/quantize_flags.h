@@ -73,6 +73,11 @@ struct AwqFlags {
   bool clip = true;
 };
 
+/// Settings module by module.
+struct MixedFlags {
+  std::string file;  ///< a recipe (quant/common/module_recipe.h); empty: none
+};
+
 struct QuantizeFlags {
   std::string model;
   std::string out;
@@ -88,6 +93,7 @@ struct QuantizeFlags {
   AqlmFlags aqlm;
   JobFlags job;
   AwqFlags awq;
+  MixedFlags mixed;
   ModuleSelection selection;
   std::string dataset;
   std::string dataset_path;
@@ -121,6 +127,9 @@ aqlm::QuantizerConfig aqlm_config(const QuantizeFlags& flags);
 void plan_memory(QuantizeFlags& flags, QuantizationPlan& plan, std::shared_ptr<const Checkpoint> source,
                  const ModuleQuantizer& quantizer, Exec& exec);
 
+/// The plan's modules but for the output head.
+std::vector<std::string> modules_in_blocks(const QuantizationPlan& plan);
+
 /// Adds --no-resume and its relatives.
 void add_job_flags(CLI::App& command, JobFlags& flags);
 /// Chooses codes for the plan's modules with the calibration data that the flags name, or takes those that an earlier
@@ -141,6 +150,13 @@ void add_check_flags(CLI::App& command, JobFlags& flags);
 /// when that is further than flags allow.
 void check_divergence(const QuantizeFlags& flags, const QuantizationPlan& plan,
                       std::shared_ptr<const Checkpoint> source, Exec& exec, ProgressBar& bar, Json& json);
+
+void add_mixed_flags(CLI::App& command, MixedFlags& flags);
+/// Reads the recipe that the flags name into flags.selection, and what it says into flags.job.recipe. Throws
+/// Error(bad_input) when it cannot be read, or has settings though the method knows none per module.
+void read_module_recipe(QuantizeFlags& flags);
+/// Says in `notes` which modules of the plan cannot be fused by inference engines that would.
+void note_torn_units(const QuantizationPlan& plan, const Checkpoint& source, std::vector<std::string>& notes);
 
 void add_awq_flags(CLI::App& command, AwqFlags& flags);
 /// The quantizer of AWQ; adds to flags.selection the linears that it can take.

@@ -58,7 +58,7 @@ void predict_job(const QuantizeFlags& flags, const QuantizationPlan& plan, std::
     tokens = token_count(sequences);
   }
   exec.compute = compute_dtype("auto", *source);
-  JobEstimate estimate = estimate_job(source, plan.modules, tokens, flags.seqlen, quantizer, exec);
+  JobEstimate estimate = estimate_job(source, modules_in_blocks(plan), tokens, flags.seqlen, quantizer, exec);
   if (flags.float_inputs > 0) estimate.observing *= 2;  // the float model runs beside the quantized one
   const std::vector<std::string> notes = wasteful(flags, sequences, tokens);
   if (flags.json) {
