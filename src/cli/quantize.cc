@@ -163,6 +163,10 @@ std::unique_ptr<ModuleQuantizer> make_quantizer(Flags& flags, const quanto::Conf
     const bool head = flags.selection.lm_head || !flags.selection.include.empty();
     if (head && quantizer->scheme().name == "gptq") flags.selection.only->insert({"lm_head", "embed_out"});
   }
+  if (flags.mixed.target_bpw) {
+    choose_bits(flags, source, exec);
+    return grid_quantizer(flags);
+  }
   return quantizer;
 }
 
@@ -223,6 +227,7 @@ void run_quantize(Flags flags) {
   if (!flags.json && flags.dry_run) print_plan(plan);
   if (!flags.json) print_totals(flags, plan);
   Json json = flags.json ? json_of(flags, plan) : Json();
+  if (flags.json && !flags.mixed.chosen_bits.is_null()) json.set("chosen_bits", flags.mixed.chosen_bits);
   if (auto* solved = dynamic_cast<SolvedQuantizer*>(quantizer.get());
       flags.dry_run && solved != nullptr && flags.method != "awq" && calibrates(flags, *solved)) {
     predict_job(flags, plan, source, *solved, exec, json);

@@ -75,7 +75,10 @@ struct AwqFlags {
 
 /// Settings module by module.
 struct MixedFlags {
-  std::string file;  ///< a recipe (quant/common/module_recipe.h); empty: none
+  std::string file;                  ///< a recipe (quant/common/module_recipe.h); empty: none
+  std::optional<double> target_bpw;  ///< bits per weight that are spread over the modules
+  std::vector<RecipeRule> chosen;    ///< what came of that; before the recipe's rules
+  Json chosen_bits;                  ///< the same as {unit: bits}; null: nothing was chosen
 };
 
 struct QuantizeFlags {
@@ -155,6 +158,10 @@ void add_mixed_flags(CLI::App& command, MixedFlags& flags);
 /// Reads the recipe that the flags name into flags.selection, and what it says into flags.job.recipe. Throws
 /// Error(bad_input) when it cannot be read, or has settings though the method knows none per module.
 void read_module_recipe(QuantizeFlags& flags);
+/// Spreads the bits of --target-bpw over the modules, as their calibration data tells; says on stdout what it chose.
+/// The choice goes into flags.mixed, flags.gptq.bits and flags.job.recipe. Throws Error(bad_input) when the method has
+/// no bits to choose, or the target is too low.
+void choose_bits(QuantizeFlags& flags, std::shared_ptr<const Checkpoint> source, Exec& exec);
 /// Says in `notes` which modules of the plan cannot be fused by inference engines that would.
 void note_torn_units(const QuantizationPlan& plan, const Checkpoint& source, std::vector<std::string>& notes);
 

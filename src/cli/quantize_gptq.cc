@@ -28,7 +28,12 @@ gptq::QuantizerConfig gptq_config(const QuantizeFlags& flags) {
 std::unique_ptr<SolvedQuantizer> grid_quantizer(const QuantizeFlags& flags) {
   gptq::QuantizerConfig config = gptq_config(flags);
   if (flags.gptq.format == "gptq") {
-    if (flags.selection.recipe) config.rules = gptq::module_rules(*flags.selection.recipe, config.solver.options);
+    ModuleRecipe recipe{flags.mixed.chosen};
+    if (flags.selection.recipe) {
+      const std::vector<RecipeRule>& rules = flags.selection.recipe->rules;
+      recipe.rules.insert(recipe.rules.end(), rules.begin(), rules.end());
+    }
+    config.rules = gptq::module_rules(recipe, config.solver.options);
     return std::make_unique<gptq::Quantizer>(std::move(config));
   }
   if (config.solver.options.bits != 4) throw bad_input("--format awq: has 4 bits, not ", config.solver.options.bits);

@@ -1,4 +1,4 @@
-// Settings module by module in the quantize command: --module-recipe.
+// Settings module by module in the quantize command: --module-recipe, and the flags of what chooses them.
 #include <CLI/CLI.hpp>
 
 #include <set>
@@ -30,13 +30,23 @@ void add_mixed_flags(CLI::App& command, MixedFlags& flags) {
                   "gptq: bits, group_size, sym, desc_act, mse; quanto: weights; every method: false, to keep modules "
                   "in floats")
       ->group(group);
+  command
+      .add_option(
+          "--target-bpw", flags.target_bpw,
+          "gptq: choose 2, 3, 4 or 8 bits for each weight by what they do to the model's predictions on the "
+          "calibration data, so that all take this many bits per weight, scales included; the recipe's \"bits\" "
+          "are kept")
+      ->check(CLI::Range(1.0, 16.0))
+      ->excludes("--bits")
+      ->group(group);
 }
 
 void read_module_recipe(QuantizeFlags& flags) {
+  const bool gptq = flags.method == "gptq" && flags.gptq.format == "gptq";
+  if (flags.mixed.target_bpw && !gptq) throw bad_input("--target-bpw is for --method gptq in its own format");
   if (flags.mixed.file.empty()) return;
   const Json json = Json::read(flags.mixed.file, kLargestRecipe);
   flags.selection.recipe = parse_module_recipe(json, flags.mixed.file);
-  const bool gptq = flags.method == "gptq" && flags.gptq.format == "gptq";
   if (!gptq && flags.method != "quanto") {
     refuse_settings(*flags.selection.recipe, flags.method == "gptq" ? "--format awq" : flags.method);
   }

@@ -217,6 +217,46 @@ TEST(QuantizeCommand, MixedPrecisionByARecipe) {
   EXPECT_FALSE(written.reader()->has("model.layers.3.self_attn.o_proj"));
 }
 
+TEST(QuantizeCommand, SpreadsBitsOverTheModules) {
+  const test::TempDir temp;
+  test::write_text(temp / "recipe.json", R"({".*\\.down_proj$": {"bits": 4}, ".*\\.o_proj": {"group_size": 32}})");
+  const std::string flags =
+      " --method gptq --group-size 64 --dataset builtin --nsamples 2 --seqlen 64 --no-check-kl "
+      "--include 'model.layers.[01].*' --json --module-recipe '" +
+      (temp / "recipe.json").string() + "' ";
+  const auto out = [&](const char* name) { return "-o '" + (temp / name).string() + "'" + flags; };
+  const test::Ran dry = test::run_command(quantize(out("a") + "--target-bpw 3.3 --dry-run -t 1"));
+  ASSERT_EQ(dry.code, 0) << dry.err;
+  const test::Ran ran = test::run_command(quantize(out("a") + "--target-bpw 3.3 -t 2"));
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const Json planned = Json::parse(dry.out, "dry"), json = Json::parse(ran.out, "ran");
+  EXPECT_EQ(*planned.find("chosen_bits"), *json.find("chosen_bits")) << "whatever the number of threads";
+  EXPECT_EQ(json.find("chosen_bits")->object("bits").size(), 6U) << "qkv, o, gate and up of two blocks";
+  EXPECT_LE(json.find("bits_per_weight")->number("bits"), 3.3);
+  EXPECT_GT(json.find("bits_per_weight")->number("bits"), 3.1);
+  const auto checkpoint = Checkpoint::open((temp / "a").string());
+  const WeightStore written(checkpoint);
+  for (const auto& [unit, bits] : json.find("chosen_bits")->object("bits")) {
+    const bool o_proj = unit.ends_with("o_proj");
+    std::string module = unit;
+    if (unit.ends_with("qkv_proj")) module.replace(unit.size() - 8, 8, "k_proj");
+    if (unit.ends_with("gate_up_proj")) module.replace(unit.size() - 12, 12, "up_proj");
+    EXPECT_EQ(written.reader()->describe(module).rfind(
+                  "int" + bits.dump() + ", group_size " + (o_proj ? "32" : "64") + ", sym", 0),
+              0U)
+        << module;
+  }
+  EXPECT_EQ(written.reader()->describe("model.layers.1.mlp.down_proj").rfind("int4", 0), 0U) << "the recipe's";
+  const Json told = Json::parse(checkpoint->metadata().find("nibble_recipe")->string(""), "recipe");
+  EXPECT_EQ(*told.find("chosen-bits"), *json.find("chosen_bits"));
+  for (const char* wrong : {"--target-bpw 2.3", "--target-bpw 3 --bits 4", "--target-bpw 3 --format awq",
+                            "--target-bpw 3 --method quanto", "--target-bpw 0"}) {
+    const test::Ran refused = test::run_command(quantize(out("b") + wrong));
+    EXPECT_EQ(refused.code, 2) << wrong << ": " << refused.out;
+    EXPECT_FALSE(has_entry_point(temp / "b")) << wrong;
+  }
+}
+
 TEST(QuantizeCommand, RefusesRecipesThatCannotBeMeant) {
   const test::TempDir temp;
   const fs::path file = temp / "recipe.json";
