@@ -57,7 +57,10 @@ class AwqBlocks {
         wanted_(task.modules.begin(), task.modules.end()),
         weights_(task.source),
         decoder_(models::build_decoder(weights_, exec)),
-        runner_(decoder_, task.sequences, exec, task.spill) {}
+        runner_(decoder_, task.sequences, exec, task.spill) {
+    // Candidates change what leads to these inputs when they are run.
+    if (task.loss == AwqLoss::gram) runner_.remember(task.remember_bytes);
+  }
 
   void run() {
     const auto blocks = static_cast<std::int64_t>(decoder_.blocks.size());
@@ -136,7 +139,7 @@ class AwqBlocks {
       if (last) {
         runner_.run(index_, {.tap = &statistics, .advance = true});
       } else {
-        runner_.run(index_, {.tap = &statistics, .until = names});
+        runner_.run(index_, {.tap = &statistics, .until = names, .keep = true});
       }
       for (const AwqStep& step : passes[p]) solve(step, statistics);
     }

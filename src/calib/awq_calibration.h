@@ -39,6 +39,7 @@ struct AwqTask {
   std::vector<std::string> modules;                  ///< to quantize
   std::vector<std::vector<std::int32_t>> sequences;  ///< calibration data
   std::filesystem::path spill{};                     ///< folder for activations between blocks; empty: in memory
+  std::int64_t remember_bytes = 0;                   ///< as BlockTask's, with AwqLoss::gram
   AwqLoss loss = AwqLoss::gram;
   std::function<void(const AwqReport&)> on_step;       ///< may be empty
   std::function<void(const ModuleReport&)> on_module;  ///< may be empty; called when a block's steps are done

@@ -47,12 +47,14 @@ class Sampler final : public SolvedQuantizer {
   }
   bool true_sequential() const override { return method_.true_sequential(); }
 
-  std::string describe(const Shape& shape, DType dtype) const override { return method_.describe(shape, dtype); }
+  std::string describe(const std::string& module, const Shape& shape, DType dtype) const override {
+    return method_.describe(module, shape, dtype);
+  }
   std::vector<TensorPlan> outputs(const std::string& module, const Shape& shape, DType dtype) const override {
     return method_.outputs(module, shape, dtype);
   }
-  std::int64_t working_bytes(const Shape& shape, DType dtype, int threads) const override {
-    return method_.working_bytes(shape, dtype, threads);
+  std::int64_t working_bytes(const std::string& module, const Shape& shape, DType dtype, int threads) const override {
+    return method_.working_bytes(module, shape, dtype, threads);
   }
 
  private:

@@ -26,11 +26,13 @@ class Method final : public SolvedQuantizer {
   std::string rounded;  ///< the module
   int solved = 0;
 
-  std::string describe(const Shape& shape, DType dtype) const override { return gptq_.describe(shape, dtype); }
+  std::string describe(const std::string& module, const Shape& shape, DType dtype) const override {
+    return gptq_.describe(module, shape, dtype);
+  }
   std::vector<TensorPlan> outputs(const std::string& module, const Shape& shape, DType dtype) const override {
     return gptq_.outputs(module, shape, dtype);
   }
-  std::int64_t working_bytes(const Shape&, DType, int) const override { return 0; }
+  std::int64_t working_bytes(const std::string&, const Shape&, DType, int) const override { return 0; }
   std::optional<Json> quantization_config(const SelectionResult& selected) const override {
     return gptq_.quantization_config(selected);
   }

@@ -38,6 +38,7 @@ quanto::Config quanto_config(const Flags& flags) {
   config.weights.group_size = group;
   config.weights.zero_point = flags.zero_point;
   config.weights.exact_shift = flags.exact_shift;
+  if (flags.selection.recipe) config.rules = quanto::weight_rules(*flags.selection.recipe, config.weights);
   if (flags.activations != "none") {
     config.activations = quanto::qtype_from_name(flags.activations);
     if (!config.activations) throw bad_input("--activations: unknown type ", printable(flags.activations));
@@ -159,7 +160,15 @@ std::unique_ptr<ModuleQuantizer> make_quantizer(Flags& flags, const quanto::Conf
   } else {
     quantizer = grid_quantizer(flags);
   }
-  if (calibrates(flags, *quantizer)) flags.selection.only = block_linears(source, exec);
+  if (calibrates(flags, *quantizer)) {
+    flags.selection.only = block_linears(source, exec);
+    const bool head = flags.selection.lm_head || !flags.selection.include.empty();
+    if (head && quantizer->scheme().name == "gptq") flags.selection.only->insert({"lm_head", "embed_out"});
+  }
+  if (flags.mixed.target_bpw) {
+    choose_bits(flags, source, exec);
+    return grid_quantizer(flags);
+  }
   return quantizer;
 }
 
@@ -204,6 +213,7 @@ Planned plan_job(Flags& flags, const quanto::Config& config, const std::shared_p
   Planned job;
   job.quantizer = make_quantizer(flags, config, source, exec);
   job.plan = plan_quantization(*source, *job.quantizer, flags.selection, exec.pool.size());
+  if (flags.method == "gptq") note_torn_units(job.plan, *source, job.plan.notes);
   plan_memory(flags, job.plan, source, *job.quantizer, exec);
   return job;
 }
@@ -216,8 +226,13 @@ std::shared_ptr<const Checkpoint> source_of(const Flags& flags, const quanto::Co
   notes = rotation.notes();
   notes.push_back(cat("rotated weights take ", byte_text(static_cast<double>(rotation.bytes())),
                       " of disk beside the output until the job is done"));
+  if (flags.dry_run && flags.mixed.target_bpw) {
+    throw bad_input(
+        "--target-bpw measures the rotated model, which a dry run does not make: leave out --rotate or --dry-run");
+  }
   if (flags.dry_run) return rotation.preview();
   Flags trial = flags;
+  trial.mixed.target_bpw.reset();
   plan_job(trial, config, rotation.preview(), exec);  // what cannot be done is refused before the work
   return rotated(rotation, flags.rotation, flags.out, {}, exec);
 }
@@ -225,6 +240,7 @@ std::shared_ptr<const Checkpoint> source_of(const Flags& flags, const quanto::Co
 void run_quantize(Flags flags) {
   if (flags.out.empty() && !flags.dry_run) throw bad_input("-o OUT is missing (or --dry-run)");
   flags.method = method_of(flags);
+  read_module_recipe(flags);
   const bool quanto = flags.method == "quanto";
   if (!quanto && flags.activations != "none") throw bad_input("--activations is for --method quanto");
   const quanto::Config config = quanto ? quanto_config(flags) : quanto::Config{};
@@ -246,6 +262,7 @@ void run_quantize(Flags flags) {
   if (!flags.json && flags.dry_run) print_plan(plan);
   if (!flags.json) print_totals(flags, plan);
   Json json = flags.json ? json_of(flags, plan) : Json();
+  if (flags.json && !flags.mixed.chosen_bits.is_null()) json.set("chosen_bits", flags.mixed.chosen_bits);
   if (auto* solved = dynamic_cast<SolvedQuantizer*>(quantizer.get());
       flags.dry_run && solved != nullptr && calibrates(flags, *solved)) {
     predict_job(flags, plan, source, *solved, exec, json);
@@ -315,6 +332,7 @@ void add_quantize(CLI::App& app) {
   add_awq_flags(*command, flags->awq);
   add_aqlm_flags(*command, flags->aqlm);
   add_rotate_flags(*command, flags->rotation);
+  add_mixed_flags(*command, flags->mixed);
   add_job_flags(*command, flags->job);
   add_check_flags(*command, flags->job);
   add_calibration_flags(*command, *flags);
@@ -340,6 +358,7 @@ void add_quantize(CLI::App& app) {
       "  nibble quantize org/name -o out/nf4 --method bnb-nf4 --double-quant\n"
       "  nibble quantize org/name -o out/int8 --load-in-8bit\n"
       "  nibble quantize models/demo -o out/gptq --method gptq --bits 4 --group-size 128 --dataset builtin\n"
+      "  nibble quantize models/demo -o out/mixed --method gptq --dataset builtin --module-recipe recipe.json\n"
       "  nibble quantize models/demo -o out/awq --method awq --group-size 64 --dataset builtin\n"
       "  nibble quantize org/name -o out/gptq3 --method gptq --bits 3 --group-size -1 --rotate --dataset builtin\n"
       "  nibble quantize org/name -o out/aqlm --method aqlm --aqlm 2x8 --dataset builtin\n"
@@ -347,9 +366,9 @@ void add_quantize(CLI::App& app) {
       "      --dataset models/demo/calibration_ids.json --samples 128 --seqlen 512");
   command->callback([flags, command] {
     // What says where and how fast, but not what: the same result whatever it is.
-    flags->job.recipe =
-        recipe_of(*command, {"help", "out", "dataset", "dataset-path", "max-shard-size", "force", "dry-run", "json",
-                             "threads", "resume", "fallback", "check-kl", "no-check-kl", "max-memory", "max-kl"});
+    flags->job.recipe = recipe_of(
+        *command, {"help", "out", "dataset", "dataset-path", "module-recipe", "max-shard-size", "force", "dry-run",
+                   "json", "threads", "resume", "fallback", "check-kl", "no-check-kl", "max-memory", "max-kl"});
     run_quantize(*flags);
   });
 }

@@ -70,6 +70,7 @@ std::unique_ptr<Journal> calibrate_awq(const QuantizeFlags& flags, const Quantiz
   task.modules = plan.modules;
   task.sequences = job.sequences;
   task.loss = awq_loss(flags);
+  task.remember_bytes = flags.job.remember_bytes;
   task.journal = job.journal.get();
   task.fallback = flags.job.fallback;
   if (flags.job.spill) task.spill = Journal::folder_of(flags.out);

@@ -10,6 +10,7 @@
 #include "base/sha256.h"
 #include "calib/block_quantizer.h"
 #include "calib/dataset.h"
+#include "calib/head_quantizer.h"
 #include "checkpoint/fingerprint.h"
 #include "cli/quantize_flags.h"
 #include "cli/table.h"
@@ -96,12 +97,26 @@ void plan_activations(QuantizeFlags& flags, QuantizationPlan& plan, std::int64_t
     plan.notes.emplace_back("activations between blocks lie on the disk, for --max-memory");
     room = between;
   }
-  if (!true_sequential) return;
+  const bool remembers = flags.method == "awq" ? flags.awq.loss == "gram" : true_sequential;
+  if (!remembers) return;
   flags.job.remember_bytes = remembered_bytes(source, flags.samples, flags.seqlen, float_inputs, room, exec);
   if (!flags.job.spill) plan.peak_bytes += flags.job.remember_bytes;
 }
 
+/// The head, if the plan quantizes one: it is not for those who work on blocks.
+const PlannedTensor* planned_head(const QuantizationPlan& plan) {
+  const auto found = std::find_if(plan.tensors.begin(), plan.tensors.end(),
+                                  [](const PlannedTensor& tensor) { return is_output_head(tensor.module); });
+  return found == plan.tensors.end() ? nullptr : &*found;
+}
+
 }  // namespace
+
+std::vector<std::string> modules_in_blocks(const QuantizationPlan& plan) {
+  std::vector<std::string> modules = plan.modules;
+  std::erase_if(modules, [](const std::string& module) { return is_output_head(module); });
+  return modules;
+}
 
 bool calibrates(const QuantizeFlags& flags, const SolvedQuantizer& quantizer) {
   return quantizer.needs_data() || !flags.dataset.empty();
@@ -157,9 +172,13 @@ std::unique_ptr<Journal> calibrate_blocks(const QuantizeFlags& flags, const Quan
                                           QuantizeOptions& options, Exec& exec, ProgressBar& bar) {
   BlockTask task;
   task.source = source;
-  task.modules = plan.modules;
+  task.modules = modules_in_blocks(plan);
+  HeadTask head_task{.source = source, .module = {}, .weight = nullptr, .sequences = {}};
+  const PlannedTensor* head = planned_head(plan);
+  if (head != nullptr) head_task.module = head->module, head_task.weight = head->source;
   if (!calibrates(flags, quantizer)) {
     plain_quantize(task, quantizer, exec, bar.callback());
+    if (head != nullptr) quantize_head(head_task, quantizer, exec, bar.callback());
     return nullptr;
   }
   CalibrationJob job = start_job(flags, *source, kFewTokens, options, exec);
@@ -174,6 +193,12 @@ std::unique_ptr<Journal> calibrate_blocks(const QuantizeFlags& flags, const Quan
   task.float_inputs = flags.float_inputs;
   task.remember_bytes = flags.job.remember_bytes;
   block_quantize(task, quantizer, exec, bar.callback());
+  if (head != nullptr) {  // not in the journal: one weight is soon solved again
+    head_task.sequences = task.sequences;
+    const ModuleReport report = quantize_head(head_task, quantizer, exec, bar.callback());
+    job.journal->log(report);
+    task.on_module(report);
+  }
   bar.clear();
   if (!flags.json) print_unusual(unusual);
   add_job_records(flags, job, options);

@@ -76,6 +76,14 @@ struct AwqFlags {
   bool clip = true;
 };
 
+/// Settings module by module.
+struct MixedFlags {
+  std::string file;                  ///< a recipe (quant/common/module_recipe.h); empty: none
+  std::optional<double> target_bpw;  ///< bits per weight that are spread over the modules
+  std::vector<RecipeRule> chosen;    ///< what came of that; before the recipe's rules
+  Json chosen_bits;                  ///< the same as {unit: bits}; null: nothing was chosen
+};
+
 struct QuantizeFlags {
   std::string model;
   std::string out;
@@ -92,6 +100,7 @@ struct QuantizeFlags {
   JobFlags job;
   AwqFlags awq;
   RotateFlags rotation;
+  MixedFlags mixed;
   ModuleSelection selection;
   std::string dataset;
   std::string dataset_path;
@@ -138,6 +147,9 @@ CalibrationJob start_job(const QuantizeFlags& flags, const Checkpoint& source, s
                          QuantizeOptions& options, Exec& exec);
 /// Adds to `options` what the output says of the job, before it is written.
 void add_job_records(const QuantizeFlags& flags, CalibrationJob& job, QuantizeOptions& options);
+/// The plan's modules but for the output head.
+std::vector<std::string> modules_in_blocks(const QuantizationPlan& plan);
+
 /// Adds --no-resume and its relatives.
 void add_job_flags(CLI::App& command, JobFlags& flags);
 /// Chooses codes for the plan's modules with the calibration data that the flags name, or takes those that an earlier
@@ -158,6 +170,17 @@ void add_check_flags(CLI::App& command, JobFlags& flags);
 /// when that is further than flags allow.
 void check_divergence(const QuantizeFlags& flags, const QuantizationPlan& plan,
                       std::shared_ptr<const Checkpoint> source, Exec& exec, ProgressBar& bar, Json& json);
+
+void add_mixed_flags(CLI::App& command, MixedFlags& flags);
+/// Reads the recipe that the flags name into flags.selection, and what it says into flags.job.recipe. Throws
+/// Error(bad_input) when it cannot be read, or has settings though the method knows none per module.
+void read_module_recipe(QuantizeFlags& flags);
+/// Spreads the bits of --target-bpw over the modules, as their calibration data tells; says on stdout what it chose.
+/// The choice goes into flags.mixed, flags.gptq.bits and flags.job.recipe. Throws Error(bad_input) when the method has
+/// no bits to choose, or the target is too low.
+void choose_bits(QuantizeFlags& flags, std::shared_ptr<const Checkpoint> source, Exec& exec);
+/// Says in `notes` which modules of the plan cannot be fused by inference engines that would.
+void note_torn_units(const QuantizationPlan& plan, const Checkpoint& source, std::vector<std::string>& notes);
 
 void add_awq_flags(CLI::App& command, AwqFlags& flags);
 /// The quantizer of AWQ; adds to flags.selection the linears that it can take.

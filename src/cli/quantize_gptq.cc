@@ -27,7 +27,15 @@ gptq::QuantizerConfig gptq_config(const QuantizeFlags& flags) {
 
 std::unique_ptr<SolvedQuantizer> grid_quantizer(const QuantizeFlags& flags) {
   gptq::QuantizerConfig config = gptq_config(flags);
-  if (flags.gptq.format == "gptq") return std::make_unique<gptq::Quantizer>(std::move(config));
+  if (flags.gptq.format == "gptq") {
+    ModuleRecipe recipe{flags.mixed.chosen};
+    if (flags.selection.recipe) {
+      const std::vector<RecipeRule>& rules = flags.selection.recipe->rules;
+      recipe.rules.insert(recipe.rules.end(), rules.begin(), rules.end());
+    }
+    config.rules = gptq::module_rules(recipe, config.solver.options);
+    return std::make_unique<gptq::Quantizer>(std::move(config));
+  }
   if (config.solver.options.bits != 4) throw bad_input("--format awq: has 4 bits, not ", config.solver.options.bits);
   if (config.solver.options.desc_act && !config.solver.options.static_groups) {
     throw bad_input("--format awq: has groups of consecutive inputs only: --desc-act goes with --static-groups there");

@@ -66,7 +66,8 @@ void predict_job(const QuantizeFlags& flags, const QuantizationPlan& plan, std::
     task.loss = awq_loss(flags);
     estimate = estimate_job(task, dynamic_cast<awq::Quantizer&>(quantizer).config(), tokens, flags.seqlen, exec);
   } else {
-    estimate = estimate_job(source, plan.modules, tokens, flags.seqlen, flags.job.remember_bytes, quantizer, exec);
+    estimate =
+        estimate_job(source, modules_in_blocks(plan), tokens, flags.seqlen, flags.job.remember_bytes, quantizer, exec);
   }
   if (flags.float_inputs > 0) estimate.observing *= 2;  // the float model runs beside the quantized one
   const std::vector<std::string> notes = wasteful(flags, sequences, tokens);

@@ -170,6 +170,124 @@ TEST(QuantizeCommand, GptqFormatWithoutDataAndRefined) {
   EXPECT_FALSE(read_file(temp / "out" / "model.safetensors") == bytes);
 }
 
+TEST(QuantizeCommand, MixedPrecisionByARecipe) {
+  const test::TempDir temp;
+  test::write_text(temp / "gptq.json",
+                   R"({"model\\.layers\\.0\\.self_attn\\.[qkv]_proj": {"bits": 8, "group_size": 32},
+                       ".*\\.o_proj": false, ".*\\.down_proj$": {"bits": 3, "sym": false, "desc_act": true},
+                       "lm_head": {"bits": 8}})");
+  const std::string recipe = "--module-recipe '" + (temp / "gptq.json").string() + "' --quantize-lm-head ";
+  const std::string out = "-o '" + (temp / "out").string() + "' --force --method gptq --group-size 64 ";
+  for (const char* how : {"--algorithm rtn -t 2",
+                          "--dataset builtin --nsamples 2 --seqlen 64 -t 2 --include "
+                          "'model.layers.0.*' --include lm_head"}) {
+    const test::Ran ran = test::run_command(quantize(out + recipe + how));
+    ASSERT_EQ(ran.code, 0) << how << ": " << ran.err;
+    EXPECT_EQ(ran.out.find("vLLM"), std::string::npos) << "q, k and v go together: " << ran.out;
+    const WeightStore written(Checkpoint::open((temp / "out").string()));
+    const auto form = [&](const char* module) {
+      const std::string text = written.reader()->describe(module);
+      return text.substr(0, text.find(", zero points"));
+    };
+    EXPECT_EQ(form("model.layers.0.self_attn.k_proj"), "int8, group_size 32, sym");
+    EXPECT_EQ(form("model.layers.0.mlp.up_proj"), "int4, group_size 64, sym");
+    EXPECT_EQ(form("model.layers.0.mlp.down_proj").rfind("int3, group_size 64, asym, desc_act", 0), 0U);
+    EXPECT_EQ(form("lm_head"), "int8, group_size 64, sym");
+    EXPECT_FALSE(written.reader()->has("model.layers.0.self_attn.o_proj"));
+  }
+  const std::string bytes = read_file(temp / "out" / "model.safetensors");
+  const Json told =
+      Json::parse(Checkpoint::open((temp / "out").string())->metadata().find("nibble_recipe")->string(""), "recipe");
+  EXPECT_EQ(*told.find("module-recipe"), Json::read(temp / "gptq.json")) << "what the file says, not its name";
+  ASSERT_EQ(test::run_command(quantize(out + recipe +
+                                       "--dataset builtin --nsamples 2 --seqlen 64 -t 1 --include "
+                                       "'model.layers.0.*' --include lm_head"))
+                .code,
+            0);
+  EXPECT_TRUE(read_file(temp / "out" / "model.safetensors") == bytes) << "whatever the number of threads";
+
+  test::write_text(temp / "quanto.json", R"({".*\\.q_proj": {"weights": "int8"}, ".*\\.o_proj": "skip",
+                                             ".*": {"weights": "int2"}})");
+  const test::Ran quanto = test::run_command(quantize(
+      "-o '" + (temp / "q").string() + "' --weights int4 --module-recipe '" + (temp / "quanto.json").string() + "'"));
+  ASSERT_EQ(quanto.code, 0) << quanto.err;
+  const WeightStore written(Checkpoint::open((temp / "q").string()));
+  EXPECT_EQ(written.reader()->describe("model.layers.3.self_attn.q_proj"), "qint8, per row");
+  EXPECT_EQ(written.reader()->describe("model.layers.3.self_attn.k_proj").rfind("qint2", 0), 0U);
+  EXPECT_FALSE(written.reader()->has("model.layers.3.self_attn.o_proj"));
+}
+
+TEST(QuantizeCommand, SpreadsBitsOverTheModules) {
+  const test::TempDir temp;
+  test::write_text(temp / "recipe.json", R"({".*\\.down_proj$": {"bits": 4}, ".*\\.o_proj": {"group_size": 32}})");
+  const std::string flags =
+      " --method gptq --group-size 64 --dataset builtin --nsamples 2 --seqlen 64 --no-check-kl "
+      "--include 'model.layers.[01].*' --json --module-recipe '" +
+      (temp / "recipe.json").string() + "' ";
+  const auto out = [&](const char* name) { return "-o '" + (temp / name).string() + "'" + flags; };
+  const test::Ran dry = test::run_command(quantize(out("a") + "--target-bpw 3.3 --dry-run -t 1"));
+  ASSERT_EQ(dry.code, 0) << dry.err;
+  const test::Ran ran = test::run_command(quantize(out("a") + "--target-bpw 3.3 -t 2"));
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const Json planned = Json::parse(dry.out, "dry"), json = Json::parse(ran.out, "ran");
+  EXPECT_EQ(*planned.find("chosen_bits"), *json.find("chosen_bits")) << "whatever the number of threads";
+  EXPECT_EQ(json.find("chosen_bits")->object("bits").size(), 6U) << "qkv, o, gate and up of two blocks";
+  EXPECT_LE(json.find("bits_per_weight")->number("bits"), 3.3);
+  EXPECT_GT(json.find("bits_per_weight")->number("bits"), 3.1);
+  const auto checkpoint = Checkpoint::open((temp / "a").string());
+  const WeightStore written(checkpoint);
+  for (const auto& [unit, bits] : json.find("chosen_bits")->object("bits")) {
+    const bool o_proj = unit.ends_with("o_proj");
+    std::string module = unit;
+    if (unit.ends_with("qkv_proj")) module.replace(unit.size() - 8, 8, "k_proj");
+    if (unit.ends_with("gate_up_proj")) module.replace(unit.size() - 12, 12, "up_proj");
+    EXPECT_EQ(written.reader()->describe(module).rfind(
+                  "int" + bits.dump() + ", group_size " + (o_proj ? "32" : "64") + ", sym", 0),
+              0U)
+        << module;
+  }
+  EXPECT_EQ(written.reader()->describe("model.layers.1.mlp.down_proj").rfind("int4", 0), 0U) << "the recipe's";
+  const Json told = Json::parse(checkpoint->metadata().find("nibble_recipe")->string(""), "recipe");
+  EXPECT_EQ(*told.find("chosen-bits"), *json.find("chosen_bits"));
+  for (const char* wrong : {"--target-bpw 2.3", "--target-bpw 3 --bits 4", "--target-bpw 3 --format awq",
+                            "--target-bpw 3 --method quanto", "--target-bpw 0"}) {
+    const test::Ran refused = test::run_command(quantize(out("b") + wrong));
+    EXPECT_EQ(refused.code, 2) << wrong << ": " << refused.out;
+    EXPECT_FALSE(has_entry_point(temp / "b")) << wrong;
+  }
+}
+
+TEST(QuantizeCommand, RefusesRecipesThatCannotBeMeant) {
+  const test::TempDir temp;
+  const fs::path file = temp / "recipe.json";
+  const auto refused = [&](const char* recipe, const std::string& flags) {
+    test::write_text(file, recipe);
+    const test::Ran ran = test::run_command(
+        quantize("-o '" + (temp / "out").string() + "' --module-recipe '" + file.string() + "' " + flags));
+    EXPECT_EQ(ran.code, 2) << recipe << ": " << ran.out;
+    EXPECT_EQ(std::count(ran.err.begin(), ran.err.end(), '\n'), 1) << ran.err;
+    EXPECT_FALSE(has_entry_point(temp / "out")) << recipe;
+    return ran.err;
+  };
+  const std::string gptq = "--method gptq --algorithm rtn ";
+  EXPECT_NE(refused("{", gptq).find("recipe.json"), std::string::npos);
+  EXPECT_NE(refused(R"({"(": {}})", gptq).find("pattern \"(\""), std::string::npos);
+  EXPECT_NE(refused(R"({"(.+)+(.+)+(.+)+\\s": {}})", gptq).find("limit"), std::string::npos);
+  EXPECT_NE(refused(R"({".*q_proj": {"bits": 5}})", gptq).find("5 bits"), std::string::npos);
+  EXPECT_NE(refused(R"({".*q_proj": {"bit": 4}})", gptq).find("no setting \"bit\""), std::string::npos);
+  EXPECT_NE(refused(R"({".*q_proj": {"group_size": 48}})", gptq).find("groups of 48"), std::string::npos);
+  EXPECT_NE(refused(R"({"lm_head": {"bits": 8}})", gptq).find("decides about no module"), std::string::npos);
+  EXPECT_NE(refused(R"({".*q_proj": {"bits": 8}})", "--weights int4").find("no setting"), std::string::npos);
+  EXPECT_NE(refused(R"({".*q_proj": {"weights": "int3"}})", "--weights int4").find("unknown type"), std::string::npos);
+  EXPECT_NE(refused(R"({".*q_proj": {"bits": 8}})", "--method bnb-nf4").find("only false"), std::string::npos);
+  EXPECT_EQ(test::run_command(quantize("-o '" + (temp / "out").string() + "' --module-recipe /no/such/file")).code, 2);
+  test::write_text(file, R"({".*q_proj": false})");
+  const test::Ran kept = test::run_command(
+      quantize("-o '" + (temp / "out").string() + "' --method bnb-nf4 --module-recipe '" + file.string() + "'"));
+  ASSERT_EQ(kept.code, 0) << kept.err;
+  EXPECT_FALSE(WeightStore(Checkpoint::open((temp / "out").string())).reader()->has("model.layers.0.self_attn.q_proj"));
+}
+
 TEST(QuantizeCommand, Aqlm) {
   const test::TempDir temp;
   const std::string flags = " --method aqlm --include 'model.layers.0.self_attn.*' --preset fast --seqlen 32 ";

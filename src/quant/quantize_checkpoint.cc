@@ -53,7 +53,7 @@ PlannedTensor quantized(const SelectedModule& module, const ModuleQuantizer& qua
   PlannedTensor planned;
   planned.source = module.weight;
   planned.module = module.name;
-  planned.scheme = quantizer.describe(view.shape(), view.dtype());
+  planned.scheme = quantizer.describe(module.name, view.shape(), view.dtype());
   planned.outputs = quantizer.outputs(module.name, view.shape(), view.dtype());
   planned.bytes_in = static_cast<std::int64_t>(view.size_bytes());
   for (const TensorPlan& tensor : planned.outputs) planned.bytes_out += bytes_of(tensor);
@@ -70,8 +70,8 @@ void add_totals(QuantizationPlan& plan, const ModuleQuantizer& quantizer, int th
     if (!tensor.module.empty()) {
       plan.quantized += view.count();
       plan.quantized_bytes += tensor.bytes_out;
-      held = tensor.bytes_in + quantizer.working_bytes(view.shape(), view.dtype(), threads);
-      const std::string note = quantizer.note(view.shape(), view.dtype());
+      held = tensor.bytes_in + quantizer.working_bytes(tensor.module, view.shape(), view.dtype(), threads);
+      const std::string note = quantizer.note(tensor.module, view.shape(), view.dtype());
       if (!note.empty()) ++notes[note];
     }
     largest = std::max(largest, held);

@@ -32,8 +32,8 @@ class ModuleQuantizer {
  public:
   virtual ~ModuleQuantizer() = default;
 
-  /// A few words for tables: "int4, group_size 128".
-  virtual std::string describe(const Shape& weight, DType dtype) const = 0;
+  /// A few words for tables on what becomes of `module`.weight: "int4, group_size 128".
+  virtual std::string describe(const std::string& module, const Shape& weight, DType dtype) const = 0;
 
   /// The tensors that replace `module`.weight, in the order in which quantize() gives them.
   virtual std::vector<TensorPlan> outputs(const std::string& module, const Shape& weight, DType dtype) const = 0;
@@ -43,10 +43,11 @@ class ModuleQuantizer {
                                                 ThreadPool& pool) const;
 
   /// Memory beyond the weight itself while quantize() runs on `threads` threads: its outputs and scratch.
-  virtual std::int64_t working_bytes(const Shape& weight, DType dtype, int threads) const = 0;
+  virtual std::int64_t working_bytes(const std::string& module, const Shape& weight, DType dtype,
+                                     int threads) const = 0;
 
   /// What the user should know about this module, one line; usually empty.
-  virtual std::string note(const Shape& weight, DType dtype) const = 0;
+  virtual std::string note(const std::string& module, const Shape& weight, DType dtype) const = 0;
 
   using Sink = std::function<void(const std::string& tensor, std::span<const std::byte> bytes)>;
   /// Quantizes `weight`. Error(bad_input) when a value is not finite.

@@ -31,10 +31,6 @@ bool is_embedding(std::string_view module) {
                                                       : one_of(last, names);
 }
 
-bool is_output_head(std::string_view module) {
-  return one_of(last_component(module), std::array<std::string_view, 2>{"lm_head", "embed_out"});
-}
-
 /// GPT-2 and its relatives hold [inputs, outputs] matrices (Conv1D), which are no linear modules to quantizers.
 bool is_transposed(const Json& config, std::string_view module) {
   static constexpr std::array<std::string_view, 4> families{"gpt2", "openai-gpt", "imagegpt", "decision_transformer"};
@@ -131,7 +127,35 @@ void check_patterns(const std::vector<SelectedModule>& all, const std::vector<st
   }
 }
 
+/// A recipe while it is asked about modules.
+class RecipeUse {
+ public:
+  explicit RecipeUse(const std::optional<ModuleRecipe>& recipe) : recipe_(recipe ? &*recipe : nullptr) {}
+
+  bool keeps(const std::string& module) {
+    const RecipeRule* rule = recipe_ == nullptr ? nullptr : recipe_->find(module);
+    decided_.insert(rule);
+    return rule != nullptr && !rule->quantized;
+  }
+
+  void check_rules() const {
+    for (std::size_t i = 0; recipe_ != nullptr && i < recipe_->rules.size(); ++i) {
+      if (decided_.contains(&recipe_->rules[i])) continue;
+      throw bad_input(recipe_->rules[i].where,
+                      " decides about no module: it matches none that would be quantized, or patterns before it do");
+    }
+  }
+
+ private:
+  const ModuleRecipe* recipe_;
+  std::set<const RecipeRule*> decided_;
+};
+
 }  // namespace
+
+bool is_output_head(std::string_view module) {
+  return one_of(last_component(module), std::array<std::string_view, 2>{"lm_head", "embed_out"});
+}
 
 bool matches_pattern(const std::string& name, const std::string& pattern) {
   return ::fnmatch(pattern.c_str(), name.c_str(), FNM_NOESCAPE) == 0;
@@ -142,18 +166,20 @@ SelectionResult select_modules(const Checkpoint& checkpoint, const ModuleSelecti
   const std::vector<SelectedModule> all = candidates(checkpoint, selection, result);
   check_patterns(all, selection.include, "include");
   check_patterns(all, selection.exclude, "exclude");
+  RecipeUse recipe(selection.recipe);
   for (const SelectedModule& module : all) {
     const bool excluded =
         matches_any(module.name, selection.exclude) || (selection.skip && selection.skip->matches(module.name));
     const bool included = !selection.include.empty() && matches_any(module.name, selection.include);
     const bool wanted =
         is_output_head(module.name) ? included || wants_head(selection) : included || selection.include.empty();
-    if (wanted && !excluded) {
+    if (wanted && !excluded && !recipe.keeps(module.name)) {
       result.modules.push_back(module);
     } else {
       result.kept.push_back(module.name);
     }
   }
+  recipe.check_rules();
   if (result.modules.empty()) {
     throw bad_input(checkpoint.folder().string(), ": no linear module to quantize (", all.size(),
                     " before include and exclude patterns", result.notes.empty() ? "" : "; ",

@@ -4,9 +4,11 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
+#include "quant/common/module_recipe.h"
 #include "quant/common/name_patterns.h"
 
 namespace nibble {
@@ -20,6 +22,8 @@ struct ModuleSelection {
   std::optional<std::set<std::string>> only{};
   /// Transformers' list of modules that stay in floats: it also decides on the output head.
   std::optional<quant::NamePatterns> skip{};
+  /// Modules that it keeps are not quantized. Each of its rules must decide about some module that would be.
+  std::optional<ModuleRecipe> recipe{};
 };
 
 struct SelectedModule {
@@ -35,8 +39,11 @@ struct SelectionResult {
 };
 
 /// Selects `X`.weight that are float matrices or 4-D convolution weights; embeddings (by name) never. Throws
-/// Error(bad_input) when nothing is left, or a pattern matches no module.
+/// Error(bad_input) when nothing is left, a pattern matches no module, or a rule of the recipe decides about none.
 SelectionResult select_modules(const Checkpoint& checkpoint, const ModuleSelection& selection);
+
+/// Whether a module is the one that gives logits, by its name.
+bool is_output_head(std::string_view module);
 
 /// Whether a module name matches a shell pattern (*, ?, [seq], [!seq]); * also matches dots.
 bool matches_pattern(const std::string& name, const std::string& pattern);

@@ -54,6 +54,28 @@ TEST(SelectModules, LinearsAndConvolutionsOfAnyModel) {
   EXPECT_THROW(select_modules(*checkpoint, {.exclude = {"*"}}), Error) << "nothing left";
 }
 
+TEST(SelectModules, ARecipeKeepsModulesAndMustMeanSome) {
+  const test::TempDir folder;
+  const auto checkpoint = model_of(folder,
+                                   {{"l.0.a.weight", DType::f32, {8, 8}},
+                                    {"l.0.b.weight", DType::f32, {8, 8}},
+                                    {"l.1.a.weight", DType::f32, {8, 8}},
+                                    {"lm_head.weight", DType::f32, {16, 8}}},
+                                   "{}");
+  const auto select = [&](const char* recipe, bool head = false) {
+    return select_modules(*checkpoint,
+                          {.lm_head = head, .recipe = parse_module_recipe(Json::parse(recipe, "r"), "r.json")});
+  };
+  const SelectionResult some = select(R"({"l.1": {"bits": 8}, ".*a": false})");
+  EXPECT_EQ(names_of(some), (Names{"l.0.b", "l.1.a"}));
+  EXPECT_EQ(some.kept, (Names{"l.0.a", "lm_head"}));
+  EXPECT_EQ(names_of(select(R"({"lm_head": {}})", true)).size(), 4U) << "rules say how, --quantize-lm-head says that";
+  for (const char* wrong : {R"({"lm_head": {}})", R"({"x": {}})", R"({".*": {}, "l": {"bits": 8}})"}) {
+    EXPECT_THROW(select(wrong), Error) << wrong;
+  }
+  EXPECT_THROW(select(R"({".*": false})"), Error) << "nothing left";
+}
+
 TEST(SelectModules, TheHeadOfATiedModelIsItsEmbedding) {
   const test::TempDir folder;
   const auto checkpoint = model_of(

@@ -41,7 +41,7 @@ void SolvedQuantizer::add(const std::string& module, SolvedModule solved) {
   modules_.insert_or_assign(module, std::move(solved));
 }
 
-std::string SolvedQuantizer::note(const Shape&, DType) const { return {}; }
+std::string SolvedQuantizer::note(const std::string&, const Shape&, DType) const { return {}; }
 
 void SolvedQuantizer::quantize(const std::string& module, const TensorEntry&, ThreadPool&, const Sink& sink) {
   const auto found = modules_.find(module);

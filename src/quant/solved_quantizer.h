@@ -54,7 +54,7 @@ class SolvedQuantizer : public ModuleQuantizer {
   /// Without their `linear`: the tensors say it all.
   const std::map<std::string, SolvedModule>& modules() const { return modules_; }
 
-  std::string note(const Shape& weight, DType dtype) const override;
+  std::string note(const std::string& module, const Shape& weight, DType dtype) const override;
   void quantize(const std::string& module, const TensorEntry& weight, ThreadPool& pool, const Sink& sink) override;
   void open_result(std::shared_ptr<const Checkpoint> written) override;
   /// Turns decoded values of a row of `module` [cols] to what the source's weight has there, for methods that store it

@@ -75,7 +75,7 @@ Quantizer::Quantizer(QuantizerConfig config) : SolvedQuantizer("aqlm"), config_(
   check_options(config_.options, config_.options.group);
 }
 
-std::string Quantizer::describe(const Shape&, DType) const {
+std::string Quantizer::describe(const std::string&, const Shape&, DType) const {
   const Options& o = config_.options;
   return cat(o.codebooks, "x", o.bits, ", in_group_size ", o.group);
 }
@@ -88,7 +88,7 @@ std::vector<TensorPlan> Quantizer::outputs(const std::string& module, const Shap
           {module + ".scales", DType::f16, {weight[0], 1, 1, 1}}};
 }
 
-std::int64_t Quantizer::working_bytes(const Shape& weight, DType, int) const {
+std::int64_t Quantizer::working_bytes(const std::string&, const Shape& weight, DType, int) const {
   const Options& o = config_.options;
   const std::int64_t rows = weight.at(0), cols = weight.at(1), codes = rows * cols / o.group * o.codebooks;
   const std::int64_t words = o.codebooks * words_of(o);
@@ -97,7 +97,7 @@ std::int64_t Quantizer::working_bytes(const Shape& weight, DType, int) const {
   return cols * cols * 24 + rows * cols * 36 + codes * 24 + words * (4 * o.group * (o.group + 8) + 64 * 16);
 }
 
-std::string Quantizer::note(const Shape& weight, DType) const {
+std::string Quantizer::note(const std::string&, const Shape& weight, DType) const {
   const Options& o = config_.options;
   const std::int64_t groups = weight.at(0) * weight.at(1) / o.group, codes = groups * o.codebooks * o.bits;
   const std::int64_t books = o.codebooks * words_of(o) * o.group * 16;

@@ -29,11 +29,11 @@ class Quantizer final : public SolvedQuantizer {
   /// Throws Error(bad_input) for options that solver or format do not have.
   explicit Quantizer(QuantizerConfig config);
 
-  std::string describe(const Shape& weight, DType dtype) const override;
+  std::string describe(const std::string& module, const Shape& weight, DType dtype) const override;
   std::vector<TensorPlan> outputs(const std::string& module, const Shape& weight, DType dtype) const override;
-  std::int64_t working_bytes(const Shape& weight, DType dtype, int threads) const override;
+  std::int64_t working_bytes(const std::string& module, const Shape& weight, DType dtype, int threads) const override;
   /// Says where codebooks take more room than codes.
-  std::string note(const Shape& weight, DType dtype) const override;
+  std::string note(const std::string& module, const Shape& weight, DType dtype) const override;
   /// linear_weights_not_to_quantize names every linear that stays in floats twice, with and without ".weight":
   /// Transformers 4 compares the first, Transformers 5 the second.
   std::optional<Json> quantization_config(const SelectionResult& selected) const override;

@@ -82,7 +82,7 @@ TEST(AqlmQuantizer, EveryCodeIsStoredAsTheReaderReadsIt) {
       }
       EXPECT_EQ(got[static_cast<std::size_t>(at)], sum * solved.scales[static_cast<std::size_t>(at / cols)]) << shape;
     }
-    EXPECT_EQ(store.reader()->describe("m"), quantizer.describe({rows, cols}, DType::f32));
+    EXPECT_EQ(store.reader()->describe("m"), quantizer.describe("m", {rows, cols}, DType::f32));
   }
 }
 
@@ -104,9 +104,9 @@ TEST(AqlmQuantizer, ConfigNamesWhatStaysInFloats) {
 
 TEST(AqlmQuantizer, SaysWhatIsWastefulAndRefusesWhatDoesNotFit) {
   const Quantizer small(config_of("2x8")), large(config_of("1x16"));
-  EXPECT_EQ(small.note({2048, 2048}, DType::f32), "");
-  EXPECT_NE(large.note({256, 256}, DType::f32).find("more words than it has groups"), std::string::npos);
-  EXPECT_EQ(large.note({4096, 4096}, DType::f32), "");
+  EXPECT_EQ(small.note("m", {2048, 2048}, DType::f32), "");
+  EXPECT_NE(large.note("m", {256, 256}, DType::f32).find("more words than it has groups"), std::string::npos);
+  EXPECT_EQ(large.note("m", {4096, 4096}, DType::f32), "");
   EXPECT_DOUBLE_EQ(small.solve_work(512, 256), 2 * small.solve_work(256, 256));
   EXPECT_GT(small.solve_work(256, 512), 2 * small.solve_work(256, 256)) << "products grow with the square";
   EXPECT_GT(large.solve_work(256, 256), small.solve_work(256, 256));

@@ -133,7 +133,7 @@ SolvedModule Quantizer::solve(const std::string& module, std::span<const float> 
   return round(module, {weight.data(), rows}, cols, blocks, none, exec);
 }
 
-std::string Quantizer::describe(const Shape&, DType) const {
+std::string Quantizer::describe(const std::string&, const Shape&, DType) const {
   if (config_.solver) {
     return cat(name_of(config_.variant), " int4, group_size ", config_.options.group, ", by ",
                config_.solver->algorithm == GridAlgorithm::rtn ? "rounding" : "gptq");
@@ -172,7 +172,7 @@ std::vector<TensorPlan> Quantizer::outputs(const std::string& module, const Shap
   return out;
 }
 
-std::int64_t Quantizer::working_bytes(const Shape& weight, DType, int) const {
+std::int64_t Quantizer::working_bytes(const std::string&, const Shape& weight, DType, int) const {
   const std::int64_t rows = weight.at(0), cols = weight.at(1);
   if (config_.solver) return cols * cols * 28 + rows * cols * 14;  // as for gptq::Quantizer
   // The Gram matrix in f64 and half of it in f32; the weight, a scaled copy, its codes and clipped groups.

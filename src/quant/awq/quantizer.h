@@ -62,9 +62,9 @@ class Quantizer final : public SolvedQuantizer {
   bool true_sequential() const override { return config_.true_sequential; }
   bool needs_data() const override { return !config_.solver || config_.solver->algorithm == GridAlgorithm::gptq; }
 
-  std::string describe(const Shape& weight, DType dtype) const override;
+  std::string describe(const std::string& module, const Shape& weight, DType dtype) const override;
   std::vector<TensorPlan> outputs(const std::string& module, const Shape& weight, DType dtype) const override;
-  std::int64_t working_bytes(const Shape& weight, DType dtype, int threads) const override;
+  std::int64_t working_bytes(const std::string& module, const Shape& weight, DType dtype, int threads) const override;
   const Tensor* replacement(std::string_view tensor) const override;
   std::optional<Json> quantization_config(const SelectionResult& selected) const override;
   void as_in_source(const std::string& module, std::int64_t row, std::span<float> values) const override;

@@ -108,7 +108,7 @@ Quantizer::Quantizer(WeightSpec spec, bnb::Config config) : spec_(std::move(spec
   config_.double_quant = spec_.double_quant;
 }
 
-std::string Quantizer::describe(const Shape&, DType) const {
+std::string Quantizer::describe(const std::string&, const Shape&, DType) const {
   return cat(spec_.quant_type, ", blocksize ", spec_.block, spec_.double_quant ? ", double quantization" : "");
 }
 
@@ -141,14 +141,14 @@ std::vector<TensorPlan> Quantizer::plans(const std::string& module, const Shape&
   return out;
 }
 
-std::int64_t Quantizer::working_bytes(const Shape& weight, DType, int threads) const {
+std::int64_t Quantizer::working_bytes(const std::string&, const Shape& weight, DType, int threads) const {
   const std::int64_t count = count_of(weight), blocks = blocks_of(spec_, count);
   const std::int64_t nested = spec_.double_quant ? blocks * 5 + 65536 : 0;
   return count / 2 + blocks * 4 + nested + threads * spec_.block * 8 +
          weight.at(0) * static_cast<std::int64_t>(sizeof(QuantizationError)) + threads * weight.at(1) * 8;
 }
 
-std::string Quantizer::note(const Shape& weight, DType) const {
+std::string Quantizer::note(const std::string&, const Shape& weight, DType) const {
   if (spec_.block != 64) return "Transformers loads blocks of 64 only: these are readable by nibble and bitsandbytes";
   if (weight.at(1) % spec_.block != 0)
     return "inputs are not a multiple of the block: bitsandbytes' fast CPU kernels refuse them";

@@ -16,12 +16,12 @@ class Quantizer final : public ModuleQuantizer {
   /// the parts do not go together.
   Quantizer(WeightSpec spec, bnb::Config config);
 
-  std::string describe(const Shape& weight, DType dtype) const override;
+  std::string describe(const std::string& module, const Shape& weight, DType dtype) const override;
   std::vector<TensorPlan> outputs(const std::string& module, const Shape& weight, DType dtype) const override;
   std::vector<TensorPlan> exact_outputs(const std::string& module, const TensorEntry& weight,
                                         ThreadPool& pool) const override;
-  std::int64_t working_bytes(const Shape& weight, DType dtype, int threads) const override;
-  std::string note(const Shape& weight, DType dtype) const override;
+  std::int64_t working_bytes(const std::string& module, const Shape& weight, DType dtype, int threads) const override;
+  std::string note(const std::string& module, const Shape& weight, DType dtype) const override;
   void quantize(const std::string& module, const TensorEntry& weight, ThreadPool& pool, const Sink& sink) override;
   std::optional<Json> quantization_config(const SelectionResult& selected) const override;
   void open_result(std::shared_ptr<const Checkpoint> written) override;

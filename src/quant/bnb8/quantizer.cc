@@ -68,7 +68,7 @@ Quantizer::Quantizer(bnb::Config config) : config_(std::move(config)) {
   config_.load_in_8bit = true;
 }
 
-std::string Quantizer::describe(const Shape&, DType) const { return "LLM.int8, per row"; }
+std::string Quantizer::describe(const std::string&, const Shape&, DType) const { return "LLM.int8, per row"; }
 
 std::vector<TensorPlan> Quantizer::outputs(const std::string& module, const Shape& weight, DType) const {
   return {{module + ".weight", DType::i8, weight},
@@ -76,12 +76,12 @@ std::vector<TensorPlan> Quantizer::outputs(const std::string& module, const Shap
           {module + ".weight_format", DType::u8, {}}};
 }
 
-std::int64_t Quantizer::working_bytes(const Shape& weight, DType, int threads) const {
+std::int64_t Quantizer::working_bytes(const std::string&, const Shape& weight, DType, int threads) const {
   return count_of(weight) + weight.at(0) * (4 + static_cast<std::int64_t>(sizeof(QuantizationError))) +
          threads * weight.at(1) * 4;
 }
 
-std::string Quantizer::note(const Shape&, DType) const { return {}; }
+std::string Quantizer::note(const std::string&, const Shape&, DType) const { return {}; }
 
 void Quantizer::quantize(const std::string& module, const TensorEntry& weight, ThreadPool& pool, const Sink& sink) {
   const StoredWeight stored = quantize_weight(weight.view, message_name(weight), pool);

@@ -24,10 +24,10 @@ class Quantizer final : public ModuleQuantizer {
   /// `config`: what config.json will say.
   explicit Quantizer(bnb::Config config);
 
-  std::string describe(const Shape& weight, DType dtype) const override;
+  std::string describe(const std::string& module, const Shape& weight, DType dtype) const override;
   std::vector<TensorPlan> outputs(const std::string& module, const Shape& weight, DType dtype) const override;
-  std::int64_t working_bytes(const Shape& weight, DType dtype, int threads) const override;
-  std::string note(const Shape& weight, DType dtype) const override;
+  std::int64_t working_bytes(const std::string& module, const Shape& weight, DType dtype, int threads) const override;
+  std::string note(const std::string& module, const Shape& weight, DType dtype) const override;
   void quantize(const std::string& module, const TensorEntry& weight, ThreadPool& pool, const Sink& sink) override;
   std::optional<Json> quantization_config(const SelectionResult& selected) const override;
   void open_result(std::shared_ptr<const Checkpoint> written) override;

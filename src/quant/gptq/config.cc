@@ -1,5 +1,6 @@
 #include "quant/gptq/config.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/error.h"
@@ -62,6 +63,8 @@ std::vector<Rule> rules_of(const QuantConfig& files, const ModuleSpec& base) {
     }
     rules.push_back(std::move(rule));
   }
+  // GPTQModel does so whenever it makes a config, also from a file.
+  std::stable_partition(rules.begin(), rules.end(), [](const Rule& rule) { return !rule.quantized; });
   return rules;
 }
 

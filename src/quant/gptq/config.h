@@ -30,7 +30,7 @@ struct Rule {
 
 struct Config {
   ModuleSpec base;
-  std::vector<Rule> rules;         ///< the first match wins
+  std::vector<Rule> rules;         ///< the first match wins; those that exclude come first
   std::optional<Zeros> zeros;      ///< as the files state it
   std::string zeros_from;          ///< "checkpoint_format in quantize_config.json"
   std::vector<std::string> notes;  ///< for SchemeReader::notes

@@ -172,6 +172,8 @@ TEST(GptqHostile, DynamicRules) {
   EXPECT_EQ(with("dynamic", nullptr), "");
   // The first match wins.
   EXPECT_EQ(with("dynamic", Json::Object{{"m", none}, {".*", eight}}), "");
+  EXPECT_TRUE(says(with("dynamic", Json::Object{{"m", none}, {"-:.*", none}}), "leave this module unquantized"))
+      << "but exclusions come first, as in GPTQModel";
 }
 
 TEST(GptqHostile, OverridesChangeSingleModules) {

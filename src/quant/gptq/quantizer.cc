@@ -1,8 +1,10 @@
 #include "quant/gptq/quantizer.h"
 
 #include <algorithm>
+#include <set>
 
 #include "base/error.h"
+#include "quant/common/fused_units.h"
 
 namespace nibble::gptq {
 namespace {
@@ -24,18 +26,83 @@ void check_shape(const std::string& module, const Shape& weight, const GptqOptio
   }
 }
 
-/// "model.layers.1.mlp" as a regular expression.
-std::string escaped(const std::string& name) {
-  std::string out;
-  for (const char c : name) out += c == '.' ? std::string("\\.") : std::string{c};
-  return out;
+void check_bits(std::int64_t bits, const std::string& where) {
+  if (bits != 2 && bits != 3 && bits != 4 && bits != 8) {
+    throw bad_input(where, ": ", bits, " bits (2, 3, 4 and 8 can be stored)");
+  }
+}
+
+/// One setting of a rule.
+void set_option(const std::string& key, const Json& value, const std::string& rule, GptqOptions& options) {
+  const std::string where = rule + ": " + key;
+  if (key == "bits") {
+    check_bits(value.integer(where), where);
+    options.bits = static_cast<std::int32_t>(value.integer(where));
+  } else if (key == "group_size") {
+    options.group = value.integer(where);
+    if (options.group != -1 && options.group < 1) {
+      throw bad_input(where, ": ", options.group, " (a positive number of inputs, or -1 for all)");
+    }
+  } else if (key == "sym") {
+    options.sym = value.boolean(where);
+  } else if (key == "desc_act") {
+    options.desc_act = value.boolean(where);
+  } else if (key == "mse") {
+    options.mse_norm = value.number(where);
+    if (!(options.mse_norm >= 0 && options.mse_norm <= 8)) throw bad_input(where, ": not between 0 and 8");
+  } else {
+    throw bad_input(rule, ": no setting \"", printable(key), "\" (bits, group_size, sym, desc_act, mse)");
+  }
+}
+
+/// GPTQModel's `dynamic`: what stays in floats, then the rules. It puts "-:" first itself when it reads them, so that
+/// only exact names may stand there. Modules that engines fuse are named together, and the fused one with them.
+Json::Object dynamic_of(const QuantizerConfig& config, const SelectionResult& selected) {
+  std::vector<std::string> all = selected.kept;
+  for (const SelectedModule& module : selected.modules) all.push_back(module.name);
+  const std::set<std::string> kept(selected.kept.begin(), selected.kept.end());
+  const auto is_kept = [&](const std::string& module) { return kept.contains(module); };
+  Json::Object dynamic;
+  for (const FusedUnit& unit : fused_units(all)) {
+    const bool whole = std::all_of(unit.modules.begin(), unit.modules.end(), is_kept);
+    if (whole) dynamic.emplace_back("-:" + pattern_of(unit), Json::Object{});
+    for (const std::string& module : unit.modules) {
+      if (!whole && is_kept(module)) dynamic.emplace_back("-:" + pattern_of({{module}, module}), Json::Object{});
+    }
+  }
+  for (const ModuleRule& rule : config.rules) dynamic.emplace_back("+:" + rule.pattern.text(), rule.settings);
+  return dynamic;
 }
 
 }  // namespace
 
+const GptqOptions& QuantizerConfig::options_of(std::string_view module) const {
+  for (const ModuleRule& rule : rules) {
+    if (rule.pattern.matches_start(module)) return rule.options;
+  }
+  return solver.options;
+}
+
+Zeros QuantizerConfig::zeros() const {
+  const bool sym = solver.options.sym &&
+                   std::all_of(rules.begin(), rules.end(), [](const ModuleRule& rule) { return rule.options.sym; });
+  return sym ? Zeros::v1 : Zeros::v2;
+}
+
+std::vector<ModuleRule> module_rules(const ModuleRecipe& recipe, const GptqOptions& base) {
+  std::vector<ModuleRule> rules;
+  for (const RecipeRule& rule : recipe.rules) {
+    if (!rule.quantized) continue;  // the choice of modules has seen to those, and their names come first in the config
+    GptqOptions options = base;
+    for (const auto& [key, value] : rule.settings.object(rule.where)) set_option(key, value, rule.where, options);
+    rules.push_back({rule.pattern, rule.settings, options});
+  }
+  return rules;
+}
+
 SolvedModule pack(const std::string& module, std::int64_t rows, std::int64_t cols, const GptqResult& solved,
                   const QuantizerConfig& config, Exec& exec) {
-  const GptqOptions& o = config.solver.options;
+  const GptqOptions& o = config.options_of(module);
   SolvedModule out;
   out.linear.weight = pack_grid(solved, rows, o.bits, o.group == -1 ? cols : o.group, exec);
   auto record = std::make_shared<Record>();
@@ -50,28 +117,26 @@ SolvedModule pack(const std::string& module, std::int64_t rows, std::int64_t col
 }
 
 Quantizer::Quantizer(QuantizerConfig config) : SolvedQuantizer("gptq"), config_(std::move(config)) {
-  const std::int32_t bits = config_.solver.options.bits;
-  if (bits != 2 && bits != 3 && bits != 4 && bits != 8) {
-    throw bad_input("GPTQ: ", bits, " bits (2, 3, 4 and 8 can be stored)");
-  }
+  check_bits(config_.solver.options.bits, "GPTQ");
 }
 
-std::string Quantizer::describe(const Shape&, DType) const {
-  const GptqOptions& o = config_.solver.options;
+std::string Quantizer::describe(const std::string& module, const Shape&, DType) const {
+  const GptqOptions& o = config_.options_of(module);
   return cat("int", o.bits, ", group_size ", o.group, o.sym ? ", sym" : ", asym", o.desc_act ? ", desc_act" : "");
 }
 
 std::vector<TensorPlan> Quantizer::outputs(const std::string& module, const Shape& weight, DType) const {
-  check_shape(module, weight, config_.solver.options);
-  const std::int64_t rows = weight[0], cols = weight[1], bits = config_.solver.options.bits;
-  const std::int64_t groups = groups_of(config_.solver.options, cols);
+  const GptqOptions& o = config_.options_of(module);
+  check_shape(module, weight, o);
+  const std::int64_t rows = weight[0], cols = weight[1], bits = o.bits;
+  const std::int64_t groups = groups_of(o, cols);
   return {{module + ".g_idx", DType::i32, {cols}},
           {module + ".qweight", DType::i32, {cols * bits / 32, rows}},
           {module + ".qzeros", DType::i32, {groups, rows * bits / 32}},
           {module + ".scales", DType::f16, {groups, rows}}};
 }
 
-std::int64_t Quantizer::working_bytes(const Shape& weight, DType, int) const {
+std::int64_t Quantizer::working_bytes(const std::string&, const Shape& weight, DType, int) const {
   const std::int64_t rows = weight.at(0), cols = weight.at(1);
   // The Gram matrix in f64, and f32 matrices while it is factored; the weight, its codes and its updates.
   return cols * cols * 28 + rows * cols * 14;
@@ -79,6 +144,8 @@ std::int64_t Quantizer::working_bytes(const Shape& weight, DType, int) const {
 
 std::optional<Json> Quantizer::quantization_config(const SelectionResult& selected) const {
   const GptqOptions& o = config_.solver.options;
+  const bool has_head = std::any_of(selected.modules.begin(), selected.modules.end(),
+                                    [](const SelectedModule& module) { return is_output_head(module.name); });
   const char* format = config_.zeros() == Zeros::v1 ? "gptq" : "gptq_v2";
   Json json =
       Json::Object{{"bits", std::int64_t{o.bits}},
@@ -86,7 +153,7 @@ std::optional<Json> Quantizer::quantization_config(const SelectionResult& select
                    {"damp_percent", o.damp},
                    {"desc_act", o.desc_act},
                    {"group_size", o.group},
-                   {"lm_head", false},
+                   {"lm_head", has_head},
                    {"meta", Json::Object{{"quantizer", Json::Array{"nibble"}},
                                          {"algorithm", config_.solver.algorithm == GridAlgorithm::rtn ? "rtn" : "gptq"},
                                          {"refine", std::int64_t{config_.solver.refine}},
@@ -96,15 +163,16 @@ std::optional<Json> Quantizer::quantization_config(const SelectionResult& select
                    {"static_groups", o.static_groups},
                    {"sym", o.sym},
                    {"true_sequential", config_.true_sequential}};
-  Json::Object kept;
-  for (const std::string& module : selected.kept) kept.emplace_back("-:^" + escaped(module) + "$", Json::Object{});
-  if (!kept.empty()) json.set("dynamic", std::move(kept));
+  Json::Object dynamic = dynamic_of(config_, selected);
+  if (!dynamic.empty()) json.set("dynamic", std::move(dynamic));
   return json;
 }
 
 SolvedModule Quantizer::solve(const std::string& module, std::span<const float> weight, std::int64_t rows,
                               std::int64_t cols, std::span<const float> gram, Exec& exec) {
-  const GptqResult solved = solve_grid(weight, rows, gram, config_.solver, exec);
+  GridSolver solver = config_.solver;
+  solver.options = config_.options_of(module);
+  const GptqResult solved = solve_grid(weight, rows, gram, solver, exec);
   return pack(module, rows, cols, solved, config_, exec);
 }
 

@@ -122,50 +122,84 @@ class Comparison {
 
 }  // namespace
 
+const WeightSpec& Config::spec_of(std::string_view module) const {
+  for (const WeightRule& rule : rules) {
+    if (rule.pattern.matches_start(module)) return rule.weights;
+  }
+  return weights;
+}
+
+std::vector<WeightRule> weight_rules(const ModuleRecipe& recipe, const WeightSpec& base) {
+  std::vector<WeightRule> rules;
+  for (const RecipeRule& rule : recipe.rules) {
+    if (!rule.quantized) continue;  // the choice of modules has seen to those
+    WeightSpec spec = base;
+    for (const auto& [key, value] : rule.settings.object(rule.where)) {
+      if (key != "weights") throw bad_input(rule.where, ": no setting \"", printable(key), "\" (weights)");
+      const std::string& name = value.string(rule.where + ": weights");
+      const std::optional<QType> qtype = qtype_from_name(name);
+      if (!qtype) {
+        throw bad_input(rule.where, ": weights: unknown type ", printable(name), " (int8, int4, int2, float8)");
+      }
+      spec.qtype = *qtype;
+    }
+    if (is_packed(spec.qtype) != is_packed(base.qtype)) {  // no optimizer and no zero point is for both
+      spec.optimizer = Optimizer::automatic;
+      spec.zero_point = spec.zero_point && is_packed(spec.qtype);
+    }
+    rules.push_back({rule.pattern, spec});
+  }
+  return rules;
+}
+
 Quantizer::Quantizer(Config config, std::map<std::string, ActivationScales> scales)
     : config_(std::move(config)), scales_(std::move(scales)) {
   check_spec(config_.weights);
+  for (const WeightRule& rule : config_.rules) check_spec(rule.weights);
   if (config_.activations && is_packed(*config_.activations)) {
     throw bad_input("activations ", name_of(*config_.activations), ": int8 and float8 types are supported");
   }
 }
 
-std::string Quantizer::describe(const Shape& weight, DType) const {
-  const Extent extent = extent_of(config_.weights, weight);
-  std::string out(name_of(config_.weights.qtype));
+std::string Quantizer::describe(const std::string& module, const Shape& weight, DType) const {
+  const WeightSpec& spec = config_.spec_of(module);
+  const Extent extent = extent_of(spec, weight);
+  std::string out(name_of(spec.qtype));
   out += extent.grouped ? cat(", group_size ", extent.group) : ", per row";
-  if (config_.weights.zero_point) out += ", zero point";
+  if (spec.zero_point) out += ", zero point";
   return out;
 }
 
 std::vector<TensorPlan> Quantizer::outputs(const std::string& module, const Shape& weight, DType dtype) const {
-  std::vector<TensorPlan> parts = stored_parts(module, config_.weights, weight, dtype);
+  std::vector<TensorPlan> parts = stored_parts(module, config_.spec_of(module), weight, dtype);
   parts.push_back({module + ".input_scale", dtype, {}});
   parts.push_back({module + ".output_scale", dtype, {}});
   return parts;
 }
 
-std::int64_t Quantizer::working_bytes(const Shape& weight, DType dtype, int threads) const {
-  const Extent extent = extent_of(config_.weights, weight);
+std::int64_t Quantizer::working_bytes(const std::string& module, const Shape& weight, DType dtype, int threads) const {
+  const WeightSpec& spec = config_.spec_of(module);
+  const Extent extent = extent_of(spec, weight);
   std::int64_t bytes = 0;
-  for (const TensorPlan& part : stored_parts("", config_.weights, weight, dtype)) {
+  for (const TensorPlan& part : stored_parts("", spec, weight, dtype)) {
     bytes += count_of(part.shape, size_of(part.dtype)) * static_cast<std::int64_t>(size_of(part.dtype));
   }
   bytes += threads * 13 * extent.cols + extent.rows * static_cast<std::int64_t>(sizeof(QuantizationError));
-  if (config_.weights.optimizer == Optimizer::hqq) bytes += extent.groups() * 16 + (std::int64_t{1} << 20);
+  if (spec.optimizer == Optimizer::hqq) bytes += extent.groups() * 16 + (std::int64_t{1} << 20);
   return bytes;
 }
 
-std::string Quantizer::note(const Shape& weight, DType dtype) const {
-  const Extent extent = extent_of(config_.weights, weight);
-  if (config_.weights.group_size != 128 && extent.cols > config_.weights.group_size &&
+std::string Quantizer::note(const std::string& module, const Shape& weight, DType dtype) const {
+  const WeightSpec& spec = config_.spec_of(module);
+  const Extent extent = extent_of(spec, weight);
+  if (spec.group_size != 128 && extent.cols > spec.group_size &&
       group_size_for(extent.cols) != (extent.grouped ? extent.group : 0)) {
     return "optimum-quanto chooses group sizes itself when it loads: these are readable by nibble only";
   }
-  if (is_packed(config_.weights.qtype) && !extent.grouped && extent.cols > 128) {
+  if (is_packed(spec.qtype) && !extent.grouped && extent.cols > 128) {
     return "inputs are not a multiple of 32: one scale per row instead of groups";
   }
-  if (config_.weights.qtype == QType::qint4 && dtype == DType::bf16 && extent.grouped && extent.group == 128 &&
+  if (spec.qtype == QType::qint4 && dtype == DType::bf16 && extent.grouped && extent.group == 128 &&
       weight.size() == 2 && extent.rows % 16 != 0) {
     return "outputs are not a multiple of 16: optimum-quanto cannot load such bf16 int4 weights on a CPU, nibble can";
   }
@@ -173,9 +207,10 @@ std::string Quantizer::note(const Shape& weight, DType dtype) const {
 }
 
 void Quantizer::quantize(const std::string& module, const TensorEntry& weight, ThreadPool& pool, const Sink& sink) {
-  const StoredWeight stored = quantize_weight(config_.weights, weight.view,
-                                              cat(weight.file.string(), ": tensor ", printable(weight.name)), pool);
-  const std::vector<TensorPlan> parts = stored_parts(module, config_.weights, weight.view.shape(), weight.view.dtype());
+  const WeightSpec& spec = config_.spec_of(module);
+  const StoredWeight stored =
+      quantize_weight(spec, weight.view, cat(weight.file.string(), ": tensor ", printable(weight.name)), pool);
+  const std::vector<TensorPlan> parts = stored_parts(module, spec, weight.view.shape(), weight.view.dtype());
   const View* views[] = {&stored.data.view(), &stored.scale.view(), &stored.shift.view()};
   for (std::size_t i = 0; i < parts.size(); ++i) sink(parts[i].name, views[i]->bytes());
   const auto found = scales_.find(module);
@@ -192,7 +227,7 @@ void Quantizer::quantize(const std::string& module, const TensorEntry& weight, T
 std::vector<std::pair<std::string, std::string>> Quantizer::side_files(std::span<const std::string> modules) const {
   std::vector<std::pair<std::string, MapEntry>> map;
   for (const std::string& module : modules)
-    map.emplace_back(module, MapEntry{config_.weights.qtype, config_.activations});
+    map.emplace_back(module, MapEntry{config_.spec_of(module).qtype, config_.activations});
   return {{std::string(kMapFile), map_json(map).dump(4, true)}};
 }
 
@@ -201,14 +236,15 @@ void Quantizer::open_result(std::shared_ptr<const Checkpoint> written) {
 }
 
 QuantizationError Quantizer::verify(const std::string& module, const TensorEntry& weight, ThreadPool& pool) const {
+  const WeightSpec& spec = config_.spec_of(module);
   check(result_ != nullptr, "quanto: verify before open_result");
-  const Extent extent = extent_of(config_.weights, weight.view.shape());
+  const Extent extent = extent_of(spec, weight.view.shape());
   const ModuleParts parts = result_->parts(module, {extent.rows, extent.cols});
-  Comparison comparison(config_.weights, parts, weight.view);
+  Comparison comparison(spec, parts, weight.view);
   const QuantizationError error = comparison.run(pool);
   if (!comparison.within()) {
     throw runtime_failure(printable(module), ": stored values are up to ", error.largest,
-                          " from the weights, more than ", name_of(config_.weights.qtype), " allows");
+                          " from the weights, more than ", name_of(spec.qtype), " allows");
   }
   return error;
 }

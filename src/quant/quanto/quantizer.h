@@ -4,20 +4,38 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
+#include "quant/common/module_recipe.h"
 #include "quant/quantizer.h"
 #include "quant/quanto/reader.h"
 #include "quant/select_modules.h"
 
 namespace nibble::quanto {
 
+/// Modules whose weights get another type than the others.
+struct WeightRule {
+  Pattern pattern;  ///< matches their names from the start
+  WeightSpec weights;
+};
+
 /// Transformers' QuantoConfig: what `quantize` is told.
 struct Config {
   WeightSpec weights;
+  /// Not in QuantoConfig; quanto_qmap.json has a type per module, which optimum-quanto reads. The first match wins.
+  std::vector<WeightRule> rules{};
   std::optional<QType> activations;
   /// Module names, prefixes or suffixes that stay in floats; nullopt: the output head.
   std::optional<std::vector<std::string>> modules_to_not_convert;
+
+  /// How the weight of a module is quantized.
+  const WeightSpec& spec_of(std::string_view module) const;
 };
+
+/// The recipe's rules for modules that are quantized; their one setting is "weights": "int4". The base's optimizer goes
+/// where the type has it, else the type's own. Throws Error(bad_input) naming the rule.
+std::vector<WeightRule> weight_rules(const ModuleRecipe& recipe, const WeightSpec& base);
 
 /// From {"quant_method": "quanto", "weights": "int8", "activations": null, "modules_to_not_convert": null}; unknown
 /// keys are ignored, wrong types and values are Error(bad_input) beginning with `where`.
@@ -38,10 +56,10 @@ class Quantizer final : public ModuleQuantizer {
   /// Throws Error(bad_input) when the parts of `config` do not go together. `scales` by module; modules without get 1.
   explicit Quantizer(Config config, std::map<std::string, ActivationScales> scales = {});
 
-  std::string describe(const Shape& weight, DType dtype) const override;
+  std::string describe(const std::string& module, const Shape& weight, DType dtype) const override;
   std::vector<TensorPlan> outputs(const std::string& module, const Shape& weight, DType dtype) const override;
-  std::int64_t working_bytes(const Shape& weight, DType dtype, int threads) const override;
-  std::string note(const Shape& weight, DType dtype) const override;
+  std::int64_t working_bytes(const std::string& module, const Shape& weight, DType dtype, int threads) const override;
+  std::string note(const std::string& module, const Shape& weight, DType dtype) const override;
   void quantize(const std::string& module, const TensorEntry& weight, ThreadPool& pool, const Sink& sink) override;
   std::vector<std::pair<std::string, std::string>> side_files(std::span<const std::string> modules) const override;
   void open_result(std::shared_ptr<const Checkpoint> written) override;
