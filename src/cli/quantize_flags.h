@@ -42,6 +42,7 @@ struct GptqFlags {
   int bits = 4;
   bool desc_act = false;
   bool asym = false;
+  bool act_group_aware = true;
   bool static_groups = false;
   bool true_sequential = true;
   double damp = 0.01;

@@ -16,6 +16,7 @@ gptq::QuantizerConfig gptq_config(const QuantizeFlags& flags) {
   config.solver.options.group = flags.group_size;
   config.solver.options.sym = !f.asym;
   config.solver.options.desc_act = f.desc_act;
+  config.solver.options.act_group_aware = f.act_group_aware;
   config.solver.options.static_groups = f.static_groups;
   config.solver.options.damp = f.damp;
   config.solver.options.mse_norm = f.mse;
@@ -67,6 +68,10 @@ void add_gptq_flags(CLI::App& command, GptqFlags& flags) {
       ->capture_default_str()
       ->group(group);
   command.add_flag("--desc-act", flags.desc_act, "Quantize inputs in order of their activations: more exact")
+      ->group(group);
+  command
+      .add_flag("--act-group-aware,!--no-act-group-aware", flags.act_group_aware,
+                "Without --desc-act: groups of large activations first, and in a group its columns (default)")
       ->group(group);
   command.add_flag("--static-groups", flags.static_groups, "With --desc-act: keep groups of consecutive inputs")
       ->group(group);

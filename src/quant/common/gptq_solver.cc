@@ -128,21 +128,41 @@ class Solver {
     }
   }
 
-  /// desc_act: columns by falling diagonal.
+  bool group_aware() const { return options_.act_group_aware && !options_.desc_act && !whole_rows(); }
+
+  /// Columns by falling diagonal of the matrix: all (desc_act), or groups by their largest and each in itself.
   void choose_order() {
     order_.resize(static_cast<std::size_t>(cols_));
     std::iota(order_.begin(), order_.end(), 0);
-    if (!options_.desc_act) return;
-    const auto diagonal = [&](std::int32_t k) {
-      return h_[static_cast<std::size_t>(k) * static_cast<std::size_t>(cols_ + 1)];
+    if (!options_.desc_act && !group_aware()) return;
+    const auto larger = [&](std::int32_t a, std::int32_t b) {
+      const auto diagonal = [&](std::int32_t k) {
+        return h_[static_cast<std::size_t>(k) * static_cast<std::size_t>(cols_ + 1)];
+      };
+      return diagonal(a) > diagonal(b);
     };
-    std::stable_sort(order_.begin(), order_.end(),
-                     [&](std::int32_t a, std::int32_t b) { return diagonal(a) > diagonal(b); });
+    if (options_.desc_act) {
+      std::stable_sort(order_.begin(), order_.end(), larger);
+    } else {
+      order_groups(larger);
+    }
     const std::vector<float> w = w_, h = h_;
     for (std::int64_t r = 0; r < rows_; ++r) permute(w.data() + r * cols_, w_.data() + r * cols_);
     for (std::int64_t r = 0; r < cols_; ++r) {
       permute(h.data() + order_[static_cast<std::size_t>(r)] * cols_, h_.data() + r * cols_);
     }
+  }
+  template <class Larger>
+  void order_groups(const Larger& larger) {
+    std::vector<std::vector<std::int32_t>> groups;
+    for (std::int64_t at = 0; at < cols_; at += group_) {
+      groups.emplace_back(order_.begin() + at, order_.begin() + std::min(at + group_, cols_));
+      std::stable_sort(groups.back().begin(), groups.back().end(), larger);
+    }
+    std::stable_sort(groups.begin(), groups.end(),
+                     [&](const auto& a, const auto& b) { return larger(a.front(), b.front()); });
+    order_.clear();
+    for (const auto& group : groups) order_.insert(order_.end(), group.begin(), group.end());
   }
   void permute(const float* from, float* to) const {
     for (std::int64_t k = 0; k < cols_; ++k) to[k] = from[order_[static_cast<std::size_t>(k)]];
@@ -177,8 +197,8 @@ class Solver {
     for (std::int64_t i = 0; i < size; ++i) {
       const std::int64_t k = at + i;
       // A group's grid is that of the weights as earlier blocks left them, without what this block has done so far.
-      if (!fixed_grids_ && k % group_ == 0) set_grid(r, k / group_, row + k, std::min(group_, cols_ - k));
       const std::int64_t g = group_of(k);
+      if (!fixed_grids_ && k % group_ == 0) set_grid(r, g, row + k, std::min(group_, cols_ - k));
       const GptqGrid grid{grid_scale(r, g), grid_zero(r, g)};
       const float* u = h_.data() + k * cols_ + at;
       const float code = quantized(work[i], grid, last), value = grid.scale * (code - grid.zero);
@@ -194,7 +214,7 @@ class Solver {
 
   std::int64_t group_of(std::int64_t k) const {
     if (whole_rows()) return 0;
-    return (options_.static_groups ? order_[static_cast<std::size_t>(k)] : k) / group_;
+    return (options_.static_groups || group_aware() ? order_[static_cast<std::size_t>(k)] : k) / group_;
   }
 
   /// The later columns make up for the block's errors.
@@ -280,7 +300,7 @@ GptqResult gptq_quantize(std::span<const float> weight, std::int64_t rows, std::
   if (!out.codes.empty() || weight.empty()) return out;
   GptqOptions searched = options;
   if (searched.mse_norm == 0) searched.mse_norm = kUsualNorm;
-  searched.desc_act = false;
+  searched.desc_act = searched.act_group_aware = false;
   out = round_to_nearest(weight, rows, searched, exec);
   out.rounded = true;
   return out;

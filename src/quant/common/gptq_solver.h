@@ -13,10 +13,14 @@
 namespace nibble {
 
 struct GptqOptions {
-  std::int32_t bits = 4;       ///< 2 to 8
-  std::int64_t group = 128;    ///< inputs with one scale; -1: all
-  bool sym = true;             ///< zero point in the middle of the codes
-  bool desc_act = false;       ///< columns in order of falling activation
+  std::int32_t bits = 4;     ///< 2 to 8
+  std::int64_t group = 128;  ///< inputs with one scale; -1: all
+  bool sym = true;           ///< zero point in the middle of the codes
+  bool desc_act = false;     ///< columns in order of falling activation
+  /// Without desc_act: groups stay consecutive inputs, but go first whose largest activation is larger, and in a group
+  /// so do columns (Gafni et al. 2025, arXiv:2505.14638; GPTQModel's act_group_aware). Ignored with desc_act, and where
+  /// whole rows are a group.
+  bool act_group_aware = false;
   bool static_groups = false;  ///< with desc_act: groups stay consecutive inputs
   double damp = 0.01;          ///< of the mean diagonal, added to the diagonal
   double damp_step = 0.01;     ///< added to damp while the matrix is not positive definite

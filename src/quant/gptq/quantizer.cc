@@ -157,6 +157,7 @@ std::optional<Json> Quantizer::quantization_config(const SelectionResult& select
                    {"meta", Json::Object{{"quantizer", Json::Array{"nibble"}},
                                          {"algorithm", config_.solver.algorithm == GridAlgorithm::rtn ? "rtn" : "gptq"},
                                          {"refine", std::int64_t{config_.solver.refine}},
+                                         {"act_group_aware", o.act_group_aware && !o.desc_act},
                                          {"static_groups", o.static_groups}}},
                    {"pack_dtype", "int32"},
                    {"quant_method", "gptq"},
