@@ -189,35 +189,61 @@ TEST(QuantizeJob, ADryRunPredictsAndWarns) {
   EXPECT_NE(poor.out.find("1 sequences of the 2 asked for"), std::string::npos) << poor.out;
 }
 
-TEST(QuantizeJob, KeepsToALimitOfMemory) {
-  const test::TempDir temp;
-  const std::string arguments =
-      "--nsamples 16 --seqlen 512 --include 'model.layers.[01].self_attn.*' --dry-run --json ";
-  const auto predicted = [&](const std::string& more) {
-    const test::Ran ran = test::run_command(quantize(temp / "out", arguments + more));
+/// Lowers --max-memory step by step: first less is remembered inside blocks, then activations go to the disk.
+struct Squeezed {
+  std::int64_t free = 0;     ///< peak without a limit
+  std::int64_t bare = 0;     ///< with nothing remembered
+  std::int64_t limit = 0;    ///< the highest at which activations go to the disk
+  std::int64_t spilled = 0;  ///< peak then
+};
+Squeezed squeeze(const fs::path& out, const std::string& arguments) {
+  const auto predicted = [&](const std::string& limit) {
+    const test::Ran ran = test::run_command(quantize(out, arguments + "--dry-run --json --no-check-kl " + limit));
     EXPECT_EQ(ran.code, 0) << ran.err;
     const Json json = Json::parse(ran.out, "json");
-    return std::pair(json.find("predicted_peak_bytes")->integer("peak"), json.find("notes")->dump());
+    const bool disk =
+        json.find("notes")->dump().find("activations between blocks lie on the disk") != std::string::npos;
+    return std::pair(json.find("predicted_peak_bytes")->integer("peak"), disk);
   };
-  const std::int64_t all = predicted("--no-check-kl").first;
-  const auto [some, notes] = predicted("--max-memory " + std::to_string(all - 1));
-  EXPECT_EQ(some, all - 4 * 16 * 512 * 256) << "4 bytes per token and hidden channel";
-  EXPECT_NE(notes.find("activations between blocks lie on the disk"), std::string::npos) << notes;
-  const test::Ran refused =
-      test::run_command(quantize(temp / "out", arguments + "--max-memory " + std::to_string(some - 1)));
+  Squeezed out_of;
+  out_of.free = out_of.bare = predicted("").first;
+  for (int step = 0; step < 4; ++step) {
+    out_of.limit = out_of.bare - 1;
+    const auto [peak, disk] = predicted("--max-memory " + std::to_string(out_of.limit));
+    EXPECT_LE(peak, out_of.limit);
+    if (disk) {
+      out_of.spilled = peak;
+      return out_of;
+    }
+    out_of.bare = peak;
+  }
+  ADD_FAILURE() << "activations never went to the disk";
+  return out_of;
+}
+
+TEST(QuantizeJob, KeepsToALimitOfMemory) {
+  const test::TempDir temp;
+  const std::string include = "--include 'model.layers.[01].self_attn.*' ";
+  const std::string arguments = "--nsamples 16 --seqlen 512 " + include;
+  const Squeezed some = squeeze(temp / "out", arguments);
+  EXPECT_EQ(some.bare, some.free - 4 * 16 * 512 * (256 + 768)) << "inputs of o and down are remembered";
+  const test::Ran refused = test::run_command(
+      quantize(temp / "out", arguments + "--dry-run --no-check-kl --max-memory " + std::to_string(some.spilled - 1)));
   EXPECT_EQ(refused.code, 2);
   EXPECT_NE(refused.err.find("MiB are needed, with activations on the disk"), std::string::npos) << refused.err;
 
   for (const std::string method : {"gptq", "awq"}) {
-    const std::string small =
-        "--method " + method + " --nsamples 2 --include 'model.layers.[01].self_attn.*' --no-check-kl --json ";
-    const test::Ran free = test::run_command(quantize(temp / ("free" + method), small));
-    ASSERT_EQ(free.code, 0) << free.err;
-    const std::int64_t peak = Json::parse(free.out, "json").find("predicted_peak_bytes")->integer("peak");
-    const test::Ran bound =
-        test::run_command(quantize(temp / ("bound" + method), small + "--max-memory " + std::to_string(peak - 1)));
-    ASSERT_EQ(bound.code, 0) << bound.err;
-    expect_same_files(temp / ("bound" + method), temp / ("free" + method), "spilled");
+    const std::string small = "--method " + method + " --nsamples 2 " + include;
+    const Squeezed limits = squeeze(temp / "out", small);
+    const auto run = [&](const std::string& name, const std::string& more) {
+      const test::Ran ran = test::run_command(quantize(temp / (name + method), small + "--no-check-kl " + more));
+      ASSERT_EQ(ran.code, 0) << ran.err;
+    };
+    run("free", "");
+    run("bare", "--max-memory " + std::to_string(limits.bare));
+    run("spilled", "--max-memory " + std::to_string(limits.limit));
+    expect_same_files(temp / ("bare" + method), temp / ("free" + method), "nothing remembered");
+    expect_same_files(temp / ("spilled" + method), temp / ("free" + method), "spilled");
   }
 }
 
