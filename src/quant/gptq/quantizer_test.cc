@@ -59,7 +59,9 @@ TEST(GptqQuantizer, TheConfigSaysWhichAsGptqModelReadsIt) {
             R"({"-:^l\\.0\\.self_attn\\.v_proj$": {}, "-:^l\\.1\\.mlp\\.(gate_proj|up_proj|gate_up_proj)$": {}, )"
             R"("-:^l\\.1\\.self_attn\\.o_proj$": {}, "+:l\\.0\\.": {"bits": 8}, "+:.*": {"sym": false}})");
   // What a reader makes of it.
-  const auto written = Checkpoint::in_memory({.config = Json::Object{{"quantization_config", json}}});
+  CheckpointParts parts;
+  parts.config = Json::Object{{"quantization_config", json}};
+  const auto written = Checkpoint::in_memory(std::move(parts));
   const Config read = parse(QuantConfig(*written));
   EXPECT_EQ(read.of("l.0.self_attn.q_proj")->bits, 8);
   EXPECT_TRUE(read.of("l.0.self_attn.q_proj")->sym);
