@@ -142,6 +142,25 @@ def table(results):
     return "\n".join(lines)
 
 
+def best(results):
+    """The row of least divergence at each width, the libraries' and nibble's."""
+    base = results["base"]["ppl"]
+    lines = ["## Best at each width", "By KL divergence, which tells apart what perplexity cannot (its differences below half a percent are chance).", "",
+             "| bits | the libraries' best | perplexity | KL | nibble's best | perplexity | KL |", "|---|---|---:|---:|---|---:|---:|"]
+    for bits in (4, 3, 2):
+        known = [(section, name, results[f"{section}: {name}"]) for section, rows in SECTIONS for name, _ in rows
+                 if name.startswith(f"{bits} bits") and f"{section}: {name}" in results]
+        cells = [f"{bits}"]
+        for own in (False, True):
+            of_side = [row for row in known if (": nibble" in row[1]) == own]
+            if not of_side:
+                return ""
+            section, name, r = min(of_side, key=lambda row: row[2]["kl"])
+            cells += [name.split(", ", 1)[1], f"{r['ppl']:.2f} ({100 * (r['ppl'] / base - 1):+.2f} %)", f"{r['kl']:.4f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n\n"
+
+
 HEAD = """# Accuracy
 What quantizing costs: perplexity of the demo model (`models/demo`, 6.8 M parameters; `eval.txt`, protocol gptq, ctx 512, {tokens} tokens),
 its rise over bf16 ({base:.2f} +/- {stderr:.2f}), KL divergence from the bf16 model in nats per token, and how often both models put the same
@@ -157,5 +176,6 @@ results = collect()
 with open(args.out, "w") as file:
     base = results["base"]
     file.write(HEAD.format(base=base["ppl"], stderr=base["stderr"], tokens=base.get("tokens", "?"), samples=args.samples))
+    file.write(best(results))
     file.write(table(results).rstrip() + "\n")
 print("written", args.out, file=sys.stderr)

@@ -256,6 +256,14 @@ struct CheckpointWriter::State {
     sync_folder(folder);
   }
 
+  /// Files that say how an earlier save's tensors are to be read, or were made.
+  void remove_stale_descriptions() const {
+    for (const char* name : {"quanto_qmap.json", "quantize_config.json", "quant_config.json", "quantize.jsonl"}) {
+      const auto is_this = [&](const auto& file) { return file.first == name; };
+      if (std::none_of(side_files.begin(), side_files.end(), is_this)) ::unlink((folder / name).c_str());
+    }
+  }
+
   /// Also what killed saves left half written.
   void remove_stale_shards() const {
     for (const std::string name : {kSingle, kIndex}) ::unlink((folder / (name + ".partial")).c_str());
@@ -270,6 +278,7 @@ struct CheckpointWriter::State {
 
   void publish() {
     remove_entry_points();
+    remove_stale_descriptions();
     const std::size_t sides = side_files.size();
     for (std::size_t i = 0; i < sides; ++i) partials[i].publish();
     if (shards.size() > 1) {

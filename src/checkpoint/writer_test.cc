@@ -102,7 +102,10 @@ TEST(Writer, EarlierSaveNeverMixesWithTheNewOne) {
   save(out, 4, 6);
   EXPECT_EQ(names_in(out).size(), 5U);
   test::write_text(out / "model-00009-of-00009.safetensors.partial", "left by a killed save");
+  test::write_text(out / "quanto_qmap.json", "how the earlier model was stored");
+  test::write_text(out / "notes.txt", "somebody's own");
   save(out, 2, 6);
+  EXPECT_TRUE(fs::remove(out / "notes.txt"));
   EXPECT_EQ(names_in(out),
             (std::vector<std::string>{"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
                                       "model.safetensors.index.json"}));
