@@ -177,5 +177,8 @@ with open(args.out, "w") as file:
     base = results["base"]
     file.write(HEAD.format(base=base["ppl"], stderr=base["stderr"], tokens=base.get("tokens", "?"), samples=args.samples))
     file.write(best(results))
-    file.write(table(results).rstrip() + "\n")
+    text = table(results).rstrip()
+    file.write(text + "\n")
+    if "| - |" in text or "## AQLM" not in text:
+        file.write("\nRows with `-` have not been measured yet; AQLM's figures are in performance.md.\n")
 print("written", args.out, file=sys.stderr)
