@@ -1,11 +1,11 @@
 #include "calib/job_estimate.h"
 
 #include <algorithm>
-#include <chrono>
 #include <map>
 #include <set>
 
 #include "base/error.h"
+#include "base/stopwatch.h"
 #include "calib/block_quantizer.h"
 #include "calib/gram.h"
 #include "models/decoder.h"
@@ -16,10 +16,6 @@ namespace {
 
 /// Tokens of the sequence that is run, and rows and columns of a weight that are solved, at most.
 constexpr std::int64_t kTokens = 512, kRows = 512, kCols = 1024;
-
-double seconds_since(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
 
 /// Solves corners of weights and keeps what whole ones would have taken; weights stay as they are.
 class Sampler final : public SolvedQuantizer {
@@ -38,9 +34,9 @@ class Sampler final : public SolvedQuantizer {
     std::vector<float> w(static_cast<std::size_t>(r * c)), g(static_cast<std::size_t>(c * c));
     for (std::int64_t i = 0; i < r; ++i) std::copy_n(weight.data() + i * cols, c, w.data() + i * c);
     for (std::int64_t i = 0; i < c; ++i) std::copy_n(gram.data() + i * cols, c, g.data() + i * c);
-    const auto begin = std::chrono::steady_clock::now();
+    const Stopwatch watch;
     method_.solve(module, w, r, c, g, exec);
-    const double seconds = seconds_since(begin);
+    const double seconds = watch.seconds();
     spent += seconds;
     of_work[{rows, cols}] = seconds / method_.solve_work(r, c);
     return {};
@@ -81,7 +77,7 @@ std::vector<std::string> linears_of_first_block(const models::Decoder& decoder, 
 double seconds_to_observe(models::Decoder& decoder, const AwqTask& task, Exec& exec) {
   BlockRunner runner(decoder, task.sequences, exec);
   runner.run(0, {});  // reads the weights from the disk
-  const auto begin = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   const std::set<std::string, std::less<>> wanted(task.modules.begin(), task.modules.end());
   for (const std::vector<AwqStep>& pass : awq_passes(awq_steps(decoder.blocks.front(), wanted))) {
     std::set<std::string, std::less<>> names;
@@ -90,7 +86,7 @@ double seconds_to_observe(models::Decoder& decoder, const AwqTask& task, Exec& e
     runner.run(0, {.tap = &statistics});
   }
   if (task.loss == AwqLoss::output) runner.run(0, {});
-  return seconds_since(begin);
+  return watch.seconds();
 }
 
 /// What the search and rounding of a weight grow with.
@@ -124,14 +120,14 @@ JobEstimate estimate_job(std::shared_ptr<const Checkpoint> source, const std::ve
   std::map<Shape, double> of_work;
   for (int round = 0; round < 2; ++round) {  // the first reads the weights from the disk
     Sampler sampler(quantizer, round > 0);
-    auto begin = std::chrono::steady_clock::now();
+    const Stopwatch whole;
     block_quantize(task, sampler, exec);
-    pass = seconds_since(begin) - sampler.spent;
+    pass = whole.seconds() - sampler.spent;
     of_work = std::move(sampler.of_work);
     BlockRunner runner(decoder, task.sequences, exec);
-    begin = std::chrono::steady_clock::now();
+    const Stopwatch advancing;
     runner.run(0, {.advance = true});
-    pass += seconds_since(begin);
+    pass += advancing.seconds();
   }
   estimate.observing =
       pass * static_cast<double>(tokens) / static_cast<double>(length) * static_cast<double>(decoder.blocks.size());

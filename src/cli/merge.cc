@@ -1,13 +1,13 @@
 // nibble merge: a base and its LoRA adapters in, one checkpoint out, and what merging cost.
 #include <CLI/CLI.hpp>
 
-#include <chrono>
 #include <filesystem>
 #include <iostream>
 #include <memory>
 #include <optional>
 
 #include "base/error.h"
+#include "base/stopwatch.h"
 #include "calib/dataset.h"
 #include "cli/commands.h"
 #include "cli/common.h"
@@ -177,14 +177,14 @@ void run_merge(const Flags& flags) {
     print_adapters(flags, uses);
   }
   Merged merged;
-  const auto begin = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   if (flags.requantize) {
     merged.floats = merge_and_requantize(flags, adapted, options, exec, merged);
   } else {
     ProgressBar bar;
     merged.floats = write_merged(adapted, options, exec, bar.callback());
   }
-  merged.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  merged.seconds = watch.seconds();
   measure_cost(flags, adapted, exec, merged);
   if (flags.json) {
     print_json(json_of(flags, merged));

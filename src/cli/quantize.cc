@@ -2,12 +2,12 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 #include <iostream>
 #include <memory>
 
 #include "base/process_memory.h"
+#include "base/stopwatch.h"
 #include "calib/activation_scales.h"
 #include "calib/block_quantizer.h"
 #include "calib/dataset.h"
@@ -192,12 +192,12 @@ void carry_out(const Flags& flags, const quanto::Config& config, const Quantizat
                const std::shared_ptr<const Checkpoint>& source, std::unique_ptr<ModuleQuantizer> quantizer,
                QuantizeOptions& options, Exec& exec, Json& json) {
   ProgressBar bar;
-  const auto begin = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   const std::unique_ptr<Journal> journal = prepare(flags, config, plan, source, quantizer, options, exec, bar);
   const QuantizationError error = quantize_checkpoint(*source, plan, *quantizer, options, exec.pool, bar.callback());
   if (journal != nullptr) journal->finish();
   bar.clear();
-  report(flags, plan, error, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), json);
+  report(flags, plan, error, watch.seconds(), json);
   quantizer.reset();                                                 // two models are going to be in memory
   const bool checks = flags.job.check_kl || !flags.dataset.empty();  // what needed data has more to lose
   if (checks && !flags.job.no_check_kl) check_divergence(flags, plan, flags.original, exec, bar, json);

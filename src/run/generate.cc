@@ -1,18 +1,14 @@
 #include "run/generate.h"
 
 #include <algorithm>
-#include <chrono>
 #include <limits>
 
 #include "base/error.h"
+#include "base/stopwatch.h"
 #include "models/config_reader.h"
 
 namespace nibble {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 constexpr std::int64_t kMaxId = std::numeric_limits<std::int32_t>::max();
 
@@ -191,7 +187,7 @@ Generated generate(Model& model, std::shared_ptr<const Tokenizer> tokenizer, std
 
   Generated out;
   out.prompt_tokens = static_cast<std::int64_t>(prompt.size());
-  Clock::time_point start = Clock::now();
+  Stopwatch watch;
   std::vector<std::int32_t> seen = begin_answer(model, sequence.number(), prompt, options, exec);
   std::vector<float> logits;
   std::span<const std::int32_t> fresh = seen;
@@ -200,8 +196,8 @@ Generated generate(Model& model, std::shared_ptr<const Tokenizer> tokenizer, std
     model.forward({&item, 1}, logits, exec);
     const std::int32_t id = sampler.next(logits, seen);
     if (out.ids.empty()) {
-      out.prompt_seconds = seconds_since(start);
-      start = Clock::now();
+      out.prompt_seconds = watch.seconds();
+      watch = {};
     }
     seen.push_back(id);
     out.ids.push_back(id);
@@ -225,7 +221,7 @@ Generated generate(Model& model, std::shared_ptr<const Tokenizer> tokenizer, std
     }
     fresh = std::span(seen).last(1);
   }
-  out.generate_seconds = seconds_since(start);
+  out.generate_seconds = watch.seconds();
   const std::string rest = stream.finish();
   out.text += rest;
   if (!rest.empty() && on_token) on_token(-1, rest);
