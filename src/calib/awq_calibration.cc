@@ -1,17 +1,17 @@
 #include "calib/awq_calibration.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <cstdio>
 
 #include "base/error.h"
 #include "base/process_memory.h"
+#include "base/stopwatch.h"
 #include "calib/awq_journal.h"
 #include "calib/awq_output_loss.h"
 #include "calib/block_runner.h"
 #include "calib/gram.h"
 #include "calib/linear_values.h"
+#include "calib/module_reporter.h"
 #include "layout/dense/dense.h"
 
 namespace nibble {
@@ -23,14 +23,6 @@ using Floats = std::vector<float>;
 constexpr std::int64_t kSampleRows = 128, kSampleStep = 8;
 
 std::size_t at(std::int64_t index) { return static_cast<std::size_t>(index); }
-
-class Stopwatch {
- public:
-  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count(); }
-
- private:
-  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
-};
 
 /// What happens to one weight.
 struct Change {
@@ -53,8 +45,12 @@ class AwqBlocks {
         quantizer_(quantizer),
         options_(quantizer.config().options),
         exec_(exec),
-        progress_(progress),
         wanted_(task.modules.begin(), task.modules.end()),
+        reporter_({.modules = static_cast<std::int64_t>(wanted_.size()),
+                   .journal = task.journal,
+                   .fallback = task.fallback,
+                   .on_module = task.on_module},
+                  progress),
         weights_(task.source),
         decoder_(models::build_decoder(weights_, exec)),
         runner_(decoder_, task.sequences, exec, task.spill) {
@@ -94,33 +90,14 @@ class AwqBlocks {
     if (!found) return false;
     for (const ModuleReport& module : found->modules) {
       check(wanted_.contains(module.module), "awq_quantize: a journal of other modules");
-      ++restored_;
-      tell(module);
+      reporter_.tell(module);
     }
     if (task_.on_step) std::for_each(found->steps.begin(), found->steps.end(), task_.on_step);
     return true;
   }
 
   void report(std::string_view item) const {
-    if (!progress_) return;
-    const std::string text = last_loss_.empty() ? std::string(item) : cat(item, "  last loss ", last_loss_);
-    progress_({"calibrating", text, static_cast<std::int64_t>(quantizer_.modules().size()),
-               static_cast<std::int64_t>(wanted_.size()), restored_});
-  }
-
-  void tell(const ModuleReport& report) {
-    if (report.rounded && !task_.fallback) {
-      throw runtime_failure(report.module,
-                            ": no token reached it, and rounding to nearest is not allowed here; more or other "
-                            "calibration data may help");
-    }
-    if (task_.journal != nullptr && !report.restored) task_.journal->log(report);
-    if (std::isfinite(report.loss)) {
-      char loss[32];
-      std::snprintf(loss, sizeof loss, "%.3g", report.loss);
-      last_loss_ = loss;
-    }
-    if (task_.on_module) task_.on_module(report);
+    reporter_.progress(item, static_cast<std::int64_t>(quantizer_.modules().size()));
   }
 
   std::int64_t sampled(std::int64_t rows) const {
@@ -391,7 +368,7 @@ class AwqBlocks {
                           clips ? std::span<const float>(*change.group_grams) : std::span<const float>(), exec_);
     change.report.seconds += watch.seconds() * static_cast<double>(linear.outputs()) / static_cast<double>(rows);
     change.report.resident_bytes = resident_bytes();
-    tell(change.report);
+    reporter_.tell(change.report);
     record_.modules.push_back(std::move(change.report));
   }
 
@@ -399,8 +376,8 @@ class AwqBlocks {
   awq::Quantizer& quantizer_;
   AwqOptions options_;
   Exec& exec_;
-  const ProgressCallback& progress_;
   std::set<std::string, std::less<>> wanted_;
+  ModuleReporter reporter_;
   WeightStore weights_;
   models::Decoder decoder_;
   BlockRunner runner_;
@@ -408,8 +385,6 @@ class AwqBlocks {
   std::map<nn::Linear*, Change> changes_;  ///< of its linears
   AwqBlockRecord record_;                  ///< of it, for the journal
   std::int64_t unit_ = 0;                  ///< of the journal
-  std::int64_t restored_ = 0;              ///< modules taken from the journal
-  std::string last_loss_;                  ///< of the last module that has one, for the progress line
 };
 
 }  // namespace

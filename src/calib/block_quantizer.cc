@@ -1,15 +1,14 @@
 #include "calib/block_quantizer.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <cstdio>
 
 #include "base/error.h"
-#include "base/process_memory.h"
+#include "base/stopwatch.h"
 #include "calib/float_target.h"
 #include "calib/gram.h"
 #include "calib/linear_values.h"
+#include "calib/module_reporter.h"
 
 namespace nibble {
 namespace {
@@ -46,8 +45,12 @@ class BlockQuantizer {
       : task_(task),
         quantizer_(quantizer),
         exec_(exec),
-        progress_(progress),
         wanted_(task.modules.begin(), task.modules.end()),
+        reporter_({.modules = static_cast<std::int64_t>(wanted_.size()),
+                   .journal = task.journal,
+                   .fallback = task.fallback,
+                   .on_module = task.on_module},
+                  progress),
         weights_(task.source),
         decoder_(models::build_decoder(weights_, exec)),
         runner_(decoder_, task.sequences, exec, task.spill) {
@@ -75,6 +78,10 @@ class BlockQuantizer {
   }
 
  private:
+  void report(std::string_view item) const {
+    reporter_.progress(item, static_cast<std::int64_t>(quantizer_.modules().size()));
+  }
+
   /// A block's weights are not needed again before the result is written.
   void forget(nn::Block& block) {
     for (const nn::Linear* linear : quantizable_linears(block)) {
@@ -82,13 +89,6 @@ class BlockQuantizer {
       if (weight != nullptr) task_.source->release(weight->view);
     }
     block = {};
-  }
-
-  void report(std::string_view item) const {
-    if (!progress_) return;
-    const std::string text = last_loss_.empty() ? std::string(item) : cat(item, "  last loss ", last_loss_);
-    progress_({"calibrating", text, static_cast<std::int64_t>(quantizer_.modules().size()),
-               static_cast<std::int64_t>(wanted_.size()), restored_});
   }
 
   /// The modules of a block that are quantized together: all, or in true sequence those of one input.
@@ -140,7 +140,7 @@ class BlockQuantizer {
       std::vector<float> shift;
       if (float_runner_ && tokens > 0) shift = cross.matrix(linear->name, 2.0 / static_cast<double>(tokens));
       reports.push_back(solve(*linear, gram, shift, tokens));
-      tell(reports.back());
+      reporter_.tell(reports.back());
     }
     if (task_.journal != nullptr) task_.journal->store(unit, reports, quantizer_);
   }
@@ -169,24 +169,10 @@ class BlockQuantizer {
         if (module.report.module != linear->name) continue;
         linear->weight = module.solved.linear.weight;
         quantizer_.add(linear->name, std::move(module.solved));
-        ++restored_;
-        tell(module.report);
+        reporter_.tell(module.report);
       }
     }
     return true;
-  }
-
-  void tell(const ModuleReport& report) {
-    if (report.rounded && !task_.fallback) {
-      throw runtime_failure(report.module,
-                            ": no damping helped (or no token reached it), and rounding to nearest is not "
-                            "allowed here; more or other calibration data may help");
-    }
-    if (task_.journal != nullptr && !report.restored) task_.journal->log(report);
-    char loss[32];
-    std::snprintf(loss, sizeof loss, "%.3g", report.loss);
-    last_loss_ = loss;
-    if (task_.on_module) task_.on_module(report);
   }
 
   /// `cross`: of the float model's inputs with these (float_target.h), or empty.
@@ -198,20 +184,12 @@ class BlockQuantizer {
       throw bad_input(linear.name, ": its inputs are not finite for this calibration data");
     }
     std::vector<float> weight = linear_values(linear, *task_.source, exec_);
-    const auto begin = std::chrono::steady_clock::now();
+    const Stopwatch watch;
     if (!cross.empty()) weight = float_target(weight, rows, cross, gram, kTargetDamp, task_.float_inputs, exec_);
     SolvedModule solved = quantizer_.solve(linear.name, weight, rows, cols, gram, exec_);
     if (!solved.linear.weight.empty()) linear.weight = solved.linear.weight;  // empty: a rehearsal (job_estimate.h)
-    const ModuleReport report{
-        .module = linear.name,
-        .shape = {rows, cols},
-        .tokens = tokens,
-        .loss = solved.loss,
-        .damp = solved.damp,
-        .dead = solved.dead,
-        .rounded = solved.rounded || tokens == 0,
-        .seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(),
-        .resident_bytes = resident_bytes()};
+    ModuleReport report = module_report_of(linear.name, {rows, cols}, tokens, solved, watch.seconds());
+    report.rounded = report.rounded || tokens == 0;
     quantizer_.add(linear.name, std::move(solved));
     return report;
   }
@@ -219,16 +197,14 @@ class BlockQuantizer {
   const BlockTask& task_;
   SolvedQuantizer& quantizer_;
   Exec& exec_;
-  const ProgressCallback& progress_;
   Names wanted_;
+  ModuleReporter reporter_;
   WeightStore weights_;
   models::Decoder decoder_;
   BlockRunner runner_;
   models::Decoder float_decoder_;  ///< as the checkpoint has it
   std::unique_ptr<BlockRunner> float_runner_;
-  std::int64_t units_ = 0;     ///< begun
-  std::int64_t restored_ = 0;  ///< modules taken from the journal
-  std::string last_loss_;      ///< of the last module, for the progress line
+  std::int64_t units_ = 0;  ///< begun
 };
 
 }  // namespace

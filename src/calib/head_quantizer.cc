@@ -1,9 +1,7 @@
 #include "calib/head_quantizer.h"
 
-#include <chrono>
-
 #include "base/error.h"
-#include "base/process_memory.h"
+#include "base/stopwatch.h"
 #include "calib/gram.h"
 #include "calib/linear_values.h"
 #include "run/model.h"
@@ -11,9 +9,9 @@
 namespace nibble {
 namespace {
 
-/// The Gram matrix of the head's inputs, 2 / tokens * X'X; sets the report's tokens.
+/// The Gram matrix of the head's inputs, 2 / tokens * X'X; sets `tokens`.
 std::vector<float> input_matrix(const HeadTask& task, Exec& exec, const ProgressCallback& progress,
-                                ModuleReport& report) {
+                                std::int64_t& tokens) {
   const std::unique_ptr<Model> model = Model::load(task.source, {}, exec);
   StatisticsCollector statistics({task.module}, exec);
   Exec observed = exec;
@@ -25,7 +23,7 @@ std::vector<float> input_matrix(const HeadTask& task, Exec& exec, const Progress
   }
   const InputStatistics* input = statistics.find(task.module);
   if (input == nullptr) throw bad_input(printable(task.module), ": is no output head that calibration data reaches");
-  report.tokens = input->tokens;
+  tokens = input->tokens;
   return input->matrix(2.0 / static_cast<double>(input->tokens), exec.pool);
 }
 
@@ -37,17 +35,12 @@ ModuleReport quantize_head(const HeadTask& task, SolvedQuantizer& quantizer, Exe
   const View& view = task.weight->view;
   const std::vector<float> weight = view.to_f32();
   require_finite(weight, *task.source, task.module);
-  ModuleReport report{.module = task.module, .shape = view.shape()};
+  std::int64_t tokens = 0;
   std::vector<float> gram;
-  if (!task.sequences.empty()) gram = input_matrix(task, exec, progress, report);
-  const auto begin = std::chrono::steady_clock::now();
+  if (!task.sequences.empty()) gram = input_matrix(task, exec, progress, tokens);
+  const Stopwatch watch;
   SolvedModule solved = quantizer.solve(task.module, weight, view.dim(0), view.dim(1), gram, exec);
-  report.loss = solved.loss;
-  report.damp = solved.damp;
-  report.dead = solved.dead;
-  report.rounded = solved.rounded;
-  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  report.resident_bytes = resident_bytes();
+  ModuleReport report = module_report_of(task.module, view.shape(), tokens, solved, watch.seconds());
   quantizer.add(task.module, std::move(solved));
   return report;
 }

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/process_memory.h"
 
 namespace nibble {
 namespace {
@@ -14,6 +15,19 @@ const Json& member(const Json& json, const char* key, const std::string& where) 
 }
 
 }  // namespace
+
+ModuleReport module_report_of(const std::string& module, const Shape& shape, std::int64_t tokens,
+                              const SolvedModule& solved, double seconds) {
+  return {.module = module,
+          .shape = shape,
+          .tokens = tokens,
+          .loss = solved.loss,
+          .damp = solved.damp,
+          .dead = solved.dead,
+          .rounded = solved.rounded,
+          .seconds = seconds,
+          .resident_bytes = resident_bytes()};
+}
 
 Json json_of(const ModuleReport& report) {
   Json::Array shape;

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/json.h"
+#include "quant/solved_quantizer.h"
 #include "tensor/view.h"
 
 namespace nibble {
@@ -28,6 +29,10 @@ struct ModuleReport {
   std::optional<FactorReport> factors{};  ///< where they were searched
   bool restored = false;                  ///< from the journal of an earlier run; not stored
 };
+
+/// Of a module that `solved` is the result for, after `seconds`, with the memory that the process holds now.
+ModuleReport module_report_of(const std::string& module, const Shape& shape, std::int64_t tokens,
+                              const SolvedModule& solved, double seconds);
 
 /// {"module": "model.layers.0.mlp.up_proj", "shape": [512, 192], ...}.
 Json json_of(const ModuleReport& report);
