@@ -84,6 +84,8 @@ TEST(BlockRunner, PassesActivationsOn) {
   decoder.final_norm.forward(last.data(), 1, last.data(), machine.exec);
   std::vector<float> logits(static_cast<std::size_t>(decoder.config.vocab_size)), whole;
   decoder.head.forward(last.data(), 1, logits.data(), machine.exec);
+  const std::vector<float> all = BlockRunner(decoder, sequences, machine.exec).logits(0, 1);
+  EXPECT_LT(test::relative_error({all.end() - decoder.config.vocab_size, all.end()}, logits), 1e-5);
   const auto model = Model::load(source, {}, machine.exec);
   BatchItem item;
   item.sequence = model->open_sequence();

@@ -77,11 +77,16 @@ nn::Block carrying(nn::BlockForward run, std::int64_t width) {
 
 std::int64_t bytes_of(const ScratchArray& values) { return values.size() * static_cast<std::int64_t>(sizeof(float)); }
 
-nn::KvShape one_layer(const models::ModelConfig& config) {
+/// Numbers the blocks that attend from 0 on, as layers of a cache that has these only.
+nn::KvShape own_cache(models::Decoder& decoder) {
+  std::int64_t layers = 0;
+  for (nn::Block& block : decoder.blocks) {
+    if (block.attention.heads > 0) block.attention.layer = layers++;
+  }
   nn::KvShape shape;
-  shape.layers = 1;
-  shape.kv_heads = config.num_kv_heads;
-  shape.head_dim = config.head_dim;
+  shape.layers = std::max<std::int64_t>(layers, 1);
+  shape.kv_heads = decoder.config.num_kv_heads;
+  shape.head_dim = decoder.config.head_dim;
   return shape;
 }
 
@@ -114,7 +119,6 @@ BlockRunner::BlockRunner(const models::Decoder& decoder, std::vector<std::vector
 void BlockRunner::run(std::int64_t index, const Run& options) {
   models::Decoder one = decoder_;
   one.blocks = {carrying(&Carrier::put_block, hidden_), decoder_.blocks.at(static_cast<std::size_t>(index))};
-  one.blocks.back().attention.layer = 0;  // of a cache that has this layer only
   if (options.advance) one.blocks.push_back(carrying(&Carrier::take_block, hidden_));
   const std::int64_t end = options.first + std::min(sequences() - options.first, options.most);
   for (std::int64_t s = options.first; s < end; ++s) {
@@ -125,6 +129,16 @@ void BlockRunner::run(std::int64_t index, const Run& options) {
   for (const auto& [module, kept] : remembered_) room_ += bytes_of(kept.values);
   remembered_.clear();
   places_.clear();
+}
+
+std::vector<float> BlockRunner::logits(std::int64_t first, std::int64_t sequence) {
+  check(remembered_.empty(), "block_runner: logits while inputs of a block are remembered");
+  models::Decoder rest = decoder_;
+  rest.blocks.erase(rest.blocks.begin(), rest.blocks.begin() + first);
+  rest.blocks.insert(rest.blocks.begin(), carrying(&Carrier::put_block, hidden_));
+  std::vector<float> out(static_cast<std::size_t>(rows_of(sequence) * decoder_.config.vocab_size));
+  pass(rest, sequence, {}, true, out.data());
+  return out;
 }
 
 float* BlockRunner::place_of(std::string_view module, std::int64_t sequence, std::int64_t cols) {
@@ -147,22 +161,23 @@ const float* BlockRunner::remembered(std::string_view module, std::int64_t seque
   return found->second.values.data() + first_[static_cast<std::size_t>(sequence)] * found->second.cols;
 }
 
-void BlockRunner::pass(const models::Decoder& decoder, std::int64_t sequence, const Run& options, bool inject) {
+void BlockRunner::pass(models::Decoder& decoder, std::int64_t sequence, const Run& options, bool inject,
+                       float* logits) {
   const std::vector<std::int32_t>& ids = sequences_[static_cast<std::size_t>(sequence)];
   if (ids.empty()) return;
   float* const rows = activations_.data() + first_[static_cast<std::size_t>(sequence)] * hidden_;
   Carrier carrier(*this, options, sequence, inject ? rows : nullptr, options.advance ? rows : nullptr);
-  nn::KvCache cache(one_layer(decoder.config));
+  nn::KvCache cache(own_cache(decoder));
   models::PassItem item;
   item.sequence = cache.open();
   item.ids = ids;
   item.length = static_cast<std::int64_t>(ids.size());
-  item.logits = 0;
+  item.logits = logits == nullptr ? 0 : item.length;
   if (!cache.reserve(item.sequence, item.length)) throw runtime_failure("no memory for keys and values");
   Exec exec = exec_;
   exec.tap = &carrier;
   try {
-    decoder.forward({&item, 1}, cache, nullptr, exec);
+    decoder.forward({&item, 1}, cache, logits, exec);
   } catch (const PassDone&) {  // the rest of the block would be computed for nothing
   }
   activations_.release(first_[static_cast<std::size_t>(sequence)] * hidden_, item.length * hidden_);

@@ -48,6 +48,8 @@ class BlockRunner {
     std::function<void(std::int64_t)> on_sequence{};
   };
   void run(std::int64_t index, const Run& options);
+  /// Logits [tokens, vocab] of one sequence, through the blocks from `first` on; activations stay.
+  std::vector<float> logits(std::int64_t first, std::int64_t sequence);
   std::int64_t sequences() const { return static_cast<std::int64_t>(sequences_.size()); }
 
  private:
@@ -65,7 +67,8 @@ class BlockRunner {
   std::int64_t rows_of(std::int64_t sequence) const {
     return static_cast<std::int64_t>(sequences_[static_cast<std::size_t>(sequence)].size());
   }
-  void pass(const models::Decoder& decoder, std::int64_t sequence, const Run& options, bool inject);
+  /// Renumbers the blocks of `decoder`. `logits` (may be null): [tokens, vocab].
+  void pass(models::Decoder& decoder, std::int64_t sequence, const Run& options, bool inject, float* logits = nullptr);
 
   const models::Decoder& decoder_;
   std::vector<std::vector<std::int32_t>> sequences_;

@@ -34,52 +34,6 @@ Sequences first_of(const Sequences& all, std::int64_t longest, std::int64_t toke
   return out;
 }
 
-/// Puts activations in place of what stands at the beginning of a decoder.
-class Injector final : public Tap {
- public:
-  explicit Injector(std::span<const float> rows) : rows_(rows) {}
-  void linear_input(std::string_view, const float*, std::int64_t, std::int64_t) override {}
-  void linear_output(std::string_view, const float*, std::int64_t, std::int64_t) override {}
-  void put(float* x) const { std::copy(rows_.begin(), rows_.end(), x); }
-
- private:
-  std::span<const float> rows_;
-};
-
-void put_block(const nn::Block&, float* x, const nn::Pass&, Exec& exec) {
-  const auto* injector = dynamic_cast<const Injector*>(exec.tap);
-  check(injector != nullptr, "sensitivity: another tap");
-  injector->put(x);
-}
-
-/// Logits [tokens, vocab] of a sequence from the activations that go into block `first` on.
-std::vector<float> logits_from(const models::Decoder& decoder, std::int64_t first, std::span<const float> activations,
-                               const std::vector<std::int32_t>& ids, const Exec& exec) {
-  models::Decoder rest = decoder;
-  rest.blocks.erase(rest.blocks.begin(), rest.blocks.begin() + first);
-  std::int64_t layer = 0;
-  for (nn::Block& block : rest.blocks) block.attention.layer = layer++;
-  nn::Block put;
-  put.run = &put_block;
-  rest.blocks.insert(rest.blocks.begin(), put);
-  nn::KvShape shape;
-  shape.layers = std::max<std::int64_t>(1, layer);
-  shape.kv_heads = decoder.config.num_kv_heads;
-  shape.head_dim = decoder.config.head_dim;
-  nn::KvCache cache(shape);
-  models::PassItem item;
-  item.sequence = cache.open();
-  item.ids = ids;
-  item.length = item.logits = static_cast<std::int64_t>(ids.size());
-  if (!cache.reserve(item.sequence, item.length)) throw runtime_failure("no memory for keys and values");
-  Injector injector(activations);
-  Exec injected = exec;
-  injected.tap = &injector;
-  std::vector<float> logits(ids.size() * static_cast<std::size_t>(decoder.config.vocab_size));
-  rest.forward({&item, 1}, cache, logits.data(), injected);
-  return logits;
-}
-
 /// tr(dW G dW'): rows are summed one after the other.
 double output_error(std::span<const float> weight, const QTensor& quantized, std::span<const float> gram, Exec& exec) {
   const std::int64_t rows = quantized.rows, cols = quantized.cols;
@@ -155,16 +109,14 @@ class Measurement {
     return input.matrix(2.0 / static_cast<double>(input.tokens), exec_.pool);
   }
 
-  /// The head's inputs are what comes out of the last block, normed: a decoder without blocks computes them.
+  /// The head's inputs are what comes out of the last block, normed.
   void solve_head(const BlockRunner& runner) {
-    StatisticsCollector statistics({decoder_.head.name}, exec_);
-    models::Decoder end = decoder_;
-    end.blocks.clear();
+    if (!decoder_.project_out.weight.empty())
+      throw bad_input(decoder_.head.name, ": a head behind a projection: leave it out");
     const std::int64_t hidden = runner.hidden(), rows = runner.tokens();
     std::vector<float> x(runner.activations().begin(), runner.activations().end());
-    if (end.final_norm.size > 0) end.final_norm.forward(x.data(), rows, x.data(), exec_);
-    if (!end.project_out.weight.empty())
-      throw bad_input(decoder_.head.name, ": a head behind a projection: leave it out");
+    if (decoder_.final_norm.size > 0) decoder_.final_norm.forward(x.data(), rows, x.data(), exec_);
+    StatisticsCollector statistics({decoder_.head.name}, exec_);
     statistics.linear_input(decoder_.head.name, x.data(), rows, hidden);
     solve(decoder_.head, matrix_of(*statistics.find(decoder_.head.name)));
   }
@@ -198,7 +150,7 @@ class Measurement {
 
   void add_sequence(const std::vector<std::int32_t>& ids, std::vector<double>& sums) {
     BlockRunner runner(decoder_, {ids}, exec_);
-    const std::vector<float> base = logits_from(decoder_, 0, runner.activations(), ids, exec_);
+    const std::vector<float> base = runner.logits(0, 0);
     for (std::int64_t b = 0; b <= blocks(); ++b) {
       for (const auto& [unit, linears] : units_at(b)) {
         std::vector<QTensor> floats;
@@ -206,7 +158,7 @@ class Measurement {
           floats.push_back(linear->weight);
           if (!solved_.at(linear->name).empty()) linear->weight = solved_.at(linear->name);
         }
-        const std::vector<float> logits = logits_from(decoder_, b, runner.activations(), ids, exec_);
+        const std::vector<float> logits = runner.logits(b, 0);
         for (std::size_t i = 0; i < linears.size(); ++i) linears[i]->weight = floats[i];
         sums[unit] += divergence(ids, logits, base);
       }
