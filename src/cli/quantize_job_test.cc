@@ -3,7 +3,6 @@
 
 #include <chrono>
 #include <filesystem>
-#include <map>
 #include <sstream>
 
 #include "base/file_lock.h"
@@ -27,19 +26,9 @@ std::string quantize(const fs::path& out, const std::string& arguments) {
          (has_data ? "" : "--dataset builtin ") + arguments;
 }
 
-/// All files of a result but the log, which says how long things took.
-std::map<std::string, std::string> files_in(const fs::path& out) {
-  std::map<std::string, std::string> files;
-  for (const auto& entry : fs::directory_iterator(out)) {
-    const std::string name = entry.path().filename().string();
-    if (name != "quantize.jsonl") files[name] = test::read_text(entry.path());
-  }
-  return files;
-}
-
 /// The same result, file by file; does not print megabytes.
 void expect_same_files(const fs::path& a, const fs::path& b, const std::string& what) {
-  const auto x = files_in(a), y = files_in(b);
+  const auto x = test::files_of_result(a), y = test::files_of_result(b);
   EXPECT_EQ(x.size(), y.size()) << what;
   for (const auto& [name, content] : x) {
     const auto found = y.find(name);

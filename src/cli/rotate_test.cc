@@ -3,7 +3,6 @@
 
 #include <cmath>
 #include <filesystem>
-#include <map>
 
 #include "base/json.h"
 #include "checkpoint/checkpoint.h"
@@ -29,15 +28,6 @@ std::vector<float> logits(const fs::path& model, const TempDir& dir) {
   const Ran ran = nibble("logits", model, "--dtype f32 --ids '" + (dir / "ids.json").string() + "' " + to(dir / "l"));
   EXPECT_EQ(ran.code, 0) << ran.err;
   return Checkpoint::open((dir / "l").string())->at("logits.0").to_f32();
-}
-
-std::map<std::string, std::string> files_in(const fs::path& out) {
-  std::map<std::string, std::string> files;
-  for (const auto& entry : fs::directory_iterator(out)) {
-    const std::string name = entry.path().filename().string();
-    if (name != "quantize.jsonl") files[name] = test::read_text(entry.path());
-  }
-  return files;
 }
 
 const std::string kGptq = "--method gptq --group-size 64 --dataset builtin --nsamples 2 --seqlen 32 --rotate ";
@@ -108,7 +98,7 @@ TEST(RotateFlag, AKilledJobGoesOnToTheSameBytes) {
   const Ran again = test::run_command(command);
   ASSERT_EQ(again.code, 0) << again.err;
   EXPECT_NE(again.out.find("resumed"), std::string::npos) << again.out;
-  EXPECT_TRUE(files_in(out) == files_in(dir / "whole"));
+  EXPECT_TRUE(test::files_of_result(out) == test::files_of_result(dir / "whole"));
   EXPECT_TRUE(fs::exists(out) && !fs::exists(journal));
 }
 

@@ -16,6 +16,7 @@ namespace nibble {
 namespace {
 
 namespace fs = std::filesystem;
+using test::error_of;
 using test::Goldens;
 using test::LoadedModel;
 using test::relative_error;
@@ -141,19 +142,6 @@ TEST(EncoderDecoderModel, ForksShareTheInput) {
   EXPECT_LT(relative_error(step(b, 12, 9), expected), kF32Bound);
   m->truncate_sequence(b, 7);
   EXPECT_LT(relative_error(step(b, 7, 14), expected), kF32Bound);
-}
-
-/// The message of the Error that `act` throws, "" when it throws none.
-template <class Act>
-std::string error_of(const Act& act) {
-  try {
-    act();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.exit_code(), 2) << error.what();
-    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << error.what();
-    return error.what();
-  }
-  return "";
 }
 
 TEST(EncoderDecoderModel, RefusesWhatItCannotCompute) {

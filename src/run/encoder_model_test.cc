@@ -19,6 +19,7 @@ namespace nibble {
 namespace {
 
 namespace fs = std::filesystem;
+using test::error_of;
 using test::Goldens;
 using test::relative_error;
 using test::says;
@@ -117,19 +118,6 @@ INSTANTIATE_TEST_SUITE_P(Models, Encoders, testing::Values("bert", "bert-mlm", "
                            std::erase(name, '-');
                            return name;
                          });
-
-/// The message of the Error that `act` throws, "" when it throws none.
-template <class Act>
-std::string error_of(const Act& act) {
-  try {
-    act();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.exit_code(), 2) << error.what();
-    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << error.what();
-    return error.what();
-  }
-  return "";
-}
 
 std::string refusal(const std::string& name, const std::function<void(test::EditedCheckpoint&)>& change) {
   test::EditedCheckpoint edited(*Checkpoint::open((test::data("models") / name / "model.safetensors").string()));

@@ -60,23 +60,33 @@ inline void expect_round_trip(const WeightStore& store, StoreFunction write, Exe
   }
 }
 
-/// The message with which opening the checkpoint and loading all its modules fails; "" when it does not. Anything but
-/// one line of bad input is a failure.
-inline std::string refusal(const std::filesystem::path& folder, Exec& exec, LinearSize size = {}) {
+/// The message of the Error that `act` throws, "" when it throws none. Anything but one line of bad input is a failure.
+template <class Act>
+std::string error_of(const Act& act) {
   try {
-    const WeightStore store(Checkpoint::open(folder.string()));
-    if (store.reader() == nullptr) return "no scheme";
-    for (const std::string& module : store.reader()->modules()) {
-      const LinearWeights linear = store.reader()->load(module, size, exec);
-      EXPECT_FALSE(store.reader()->describe(module).empty());
-      decoded(linear.weight, exec);
-    }
+    act();
   } catch (const Error& error) {
     EXPECT_EQ(error.exit_code(), 2) << error.what();
     EXPECT_EQ(std::string_view(error.what()).find('\n'), std::string_view::npos) << error.what();
     return error.what();
   }
   return "";
+}
+
+/// The message with which opening the checkpoint and loading all its modules fails; "" when it does not.
+inline std::string refusal(const std::filesystem::path& folder, Exec& exec, LinearSize size = {}) {
+  bool plain = false;
+  const std::string message = error_of([&] {
+    const WeightStore store(Checkpoint::open(folder.string()));
+    plain = store.reader() == nullptr;
+    if (plain) return;
+    for (const std::string& module : store.reader()->modules()) {
+      const LinearWeights linear = store.reader()->load(module, size, exec);
+      EXPECT_FALSE(store.reader()->describe(module).empty());
+      decoded(linear.weight, exec);
+    }
+  });
+  return plain ? "no scheme" : message;
 }
 
 /// Whether a message holds `part`.

@@ -48,6 +48,15 @@ void write_text(const fs::path& file, const std::string& text) {
   if (!out) throw std::runtime_error("cannot write " + file.string());
 }
 
+std::map<std::string, std::string> files_of_result(const std::filesystem::path& folder) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (name != "quantize.jsonl") files[name] = read_text(entry.path());
+  }
+  return files;
+}
+
 Ran run_command(const std::string& command) {
   TempDir dir;
   const std::string line = "(" + command + ") >'" + (dir / "out").string() + "' 2>'" + (dir / "err").string() + "'";

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -37,6 +38,9 @@ class TempDir {
 
 std::string read_text(const std::filesystem::path& file);
 void write_text(const std::filesystem::path& file, const std::string& text);
+
+/// The files of a quantized model by name but for quantize.jsonl, which says how long things took.
+std::map<std::string, std::string> files_of_result(const std::filesystem::path& folder);
 
 /// What a finished program left: exit code (128 + signal when killed), standard output and standard error.
 struct Ran {

@@ -5,20 +5,15 @@
 
 #include "base/error.h"
 #include "quant/common/fused_units.h"
+#include "support/scheme_checks.h"
 
 namespace nibble {
 namespace {
 
 ModuleRecipe recipe(const char* text) { return parse_module_recipe(Json::parse(text, "r"), "r.json"); }
 
-/// The message of the refusal; empty when there is none.
 std::string refusal(const char* text) {
-  try {
-    recipe(text);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return {};
+  return test::error_of([&] { recipe(text); });
 }
 
 TEST(ModuleRecipe, TheFirstMatchFromTheStartOfTheNameDecides) {

@@ -134,14 +134,7 @@ TEST(Rotation, TakesLargeChannelsApart) {
 
 std::string refused(const std::shared_ptr<const Checkpoint>& source) {
   test::F32Machine m;
-  try {
-    Rotation(source, m.exec).rotate({}, m.pool);
-  } catch (const Error& error) {
-    EXPECT_EQ(error.exit_code(), 2) << error.what();
-    EXPECT_EQ(std::string_view(error.what()).find('\n'), std::string_view::npos) << error.what();
-    return error.what();
-  }
-  return "";
+  return test::error_of([&] { Rotation(source, m.exec).rotate({}, m.pool); });
 }
 
 TEST(Rotation, RefusesWhatItCannotKeep) {
