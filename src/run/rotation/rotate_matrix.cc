@@ -62,7 +62,7 @@ class Rotator {
     return {0, height_, i * width_, std::min(width_, m_.cols - i * width_)};
   }
 
-  const quant::RandomHadamard& head_base(std::int64_t channel) const {
+  const RandomHadamard& head_base(std::int64_t channel) const {
     return bases_.heads[static_cast<std::size_t>(m_.first_head + channel / m_.head_dim / m_.heads_per_base)];
   }
 

@@ -6,15 +6,15 @@
 #include <vector>
 
 #include "base/thread_pool.h"
-#include "quant/common/random_hadamard.h"
+#include "run/rotation/random_hadamard.h"
 #include "tensor/view.h"
 
 namespace nibble {
 
 /// The bases that a model's hidden values are turned to.
 struct Bases {
-  quant::RandomHadamard residual;            ///< R, of the residual stream
-  std::vector<quant::RandomHadamard> heads;  ///< S, of the values of head h of layer l: [l * kv_heads + h]
+  RandomHadamard residual;            ///< R, of the residual stream
+  std::vector<RandomHadamard> heads;  ///< S, of the values of head h of layer l: [l * kv_heads + h]
 };
 
 /// A matrix W [rows, cols] (a bias is one column) inside a tensor, and what becomes of it: T W diag(norm) U', where T

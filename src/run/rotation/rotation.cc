@@ -232,7 +232,7 @@ std::shared_ptr<const Checkpoint> Rotation::preview() const {
 
 Bases Rotation::bases(std::uint64_t seed) const {
   Rng seeds(seed);
-  Bases made{quant::RandomHadamard(hidden_, seeds.next()), {}};
+  Bases made{RandomHadamard(hidden_, seeds.next()), {}};
   for (std::int64_t i = 0; i < head_bases_; ++i) made.heads.emplace_back(head_dim_, seeds.next());
   return made;
 }

@@ -1,11 +1,11 @@
-#include "quant/common/random_hadamard.h"
+#include "run/rotation/random_hadamard.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 
-namespace nibble::quant {
+namespace nibble {
 namespace {
 
 /// R [n, n] as its columns: apply() of the unit matrix, all columns at once.
@@ -63,4 +63,4 @@ TEST(RandomHadamard, FollowsFromItsSeed) {
 }
 
 }  // namespace
-}  // namespace nibble::quant
+}  // namespace nibble

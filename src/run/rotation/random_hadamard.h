@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace nibble::quant {
+namespace nibble {
 
 /// R = (H (x) Q) D for any size n = 2^k m with m odd: D random signs, H the Hadamard matrix of size 2^k by Sylvester
 /// over sqrt(2^k), Q a random orthogonal matrix of size m ([1] where n is a power of two). R R' = I up to rounding in
@@ -32,4 +32,4 @@ class RandomHadamard {
   std::vector<double> odd_part_;  ///< Q [m, m], row major
 };
 
-}  // namespace nibble::quant
+}  // namespace nibble

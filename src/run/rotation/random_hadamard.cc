@@ -1,4 +1,4 @@
-#include "quant/common/random_hadamard.h"
+#include "run/rotation/random_hadamard.h"
 
 #include <algorithm>
 #include <cmath>
@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "base/rng.h"
 
-namespace nibble::quant {
+namespace nibble {
 namespace {
 
 double dot(const double* a, const double* b, std::int64_t n) {
@@ -80,4 +80,4 @@ void RandomHadamard::apply_odd(double* x, std::int64_t width, double* scratch) c
   }
 }
 
-}  // namespace nibble::quant
+}  // namespace nibble
